@@ -1,0 +1,40 @@
+# Every target makes its own virtual environment in $(VENV) when there is none.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= demo_output
+
+.PHONY: demo test test-all lint types bench constraints clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddspx needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]" --constraint constraints.txt
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python scripts/demo.py --out $(DEMO_OUT) --overwrite
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.installed
+	$(BIN)/python scripts/benchmark.py all
+
+# Resolves the newest allowed versions for every supported Python (needs uv).
+constraints:
+	uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra dev --no-emit-index-url --no-annotate --no-header --upgrade --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache $(DEMO_OUT)

@@ -1,0 +1,1 @@
+"""Audio data sets: manifests, splits, crops, augmentation, practice corpus."""

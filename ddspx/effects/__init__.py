@@ -1,0 +1,1 @@
+"""Audio effects as pure JAX functions."""

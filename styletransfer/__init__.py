@@ -1,0 +1,1 @@
+"""Audio-effect style transfer with effects that have no gradient of their own."""

@@ -1,0 +1,1 @@
+"""Black-box effects: descriptions, render workers and the probe."""
