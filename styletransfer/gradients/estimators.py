@@ -1,0 +1,303 @@
+"""Gradient estimators for effects that can only be rendered.
+
+An `Estimator` sees one example: it plans the settings at which the effect is rendered,
+and turns the losses (or the audio) of those renders into a gradient. Batch it with
+``jax.vmap``; it is pure JAX and may be jitted, exported and differentiated through.
+
+With controls p in the unit cube, direction k measures
+
+    d_k = L(p + move_k / 2) - L(p - move_k / 2)  (pairs),   d_k = L(p + move_k) - L(p),
+
+where both ends lie inside the cube: at its border an end is held there, and the move
+is the *realised* difference of the two ends, control by control. The estimate is
+Wᵀ d, with weights W [K, n] that depend on the directions only. In the vector-Jacobian
+form d_k = <dL/dy, y₊ - y₋>, with dL/dy taken once at the centre: exact for a loss that
+is linear over the change, and void where the waveform's phase turns within a step. The
+scalar form asks the loss at every render and holds at any step.
+
+Both ends of a pair share everything but the controls: same audio, same fresh state of
+the effect. A noisy effect must draw its noise per source, never per render.
+
+With a differentiable stand-in of the effect every estimator is a control variate: give
+its gradient as ``prior`` and the estimate is prior + Wᵀ (d - move · prior), an
+estimate of f - proxy plus the exact gradient of the proxy (Grathwohl et al. 2018).
+To use the proxy's values instead of its linearisation, subtract them yourself:
+``proxy_gradient + estimator.scalar(plan, losses - proxy_losses)``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddspx.types import AnyArray
+from styletransfer.gradients.directions import orthogonal_signs, rademacher
+
+# Relative ridge of a least-squares solve whose rows may come out dependent.
+RIDGE = 1e-5
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Plan:
+    """Where one example is rendered, and how the renders become a gradient.
+
+    Attributes:
+      points: controls [renders, n] in [0, 1]. The first row is the centre; then K rows
+        p₊; then, for pairs, the K rows p₋ in the same order.
+      weights: W [K, n]; the gradient is Wᵀ d.
+    """
+
+    points: jax.Array
+    weights: jax.Array
+
+    @property
+    def paired(self) -> bool:
+        """True when each direction has two ends, False when it shares the centre."""
+        return self.points.shape[0] == 1 + 2 * self.weights.shape[0]
+
+    @property
+    def moves(self) -> jax.Array:
+        """Realised differences [K, n] between the two ends of each direction."""
+        return self.differences(self.points)
+
+    def differences(self, values: AnyArray) -> jax.Array:
+        """Values of the renders [renders, ...] to their differences [K, ...]."""
+        count = self.weights.shape[0]
+        values = jnp.asarray(values)
+        low = values[1 + count :] if self.paired else values[:1]
+        return values[1 : 1 + count] - low
+
+
+class Estimator(NamedTuple):
+    """A gradient estimator for one example; see the module.
+
+    Attributes:
+      name: what tables call it.
+      renders: ``(n) -> int``, renders of one example, the centre included.
+      plan: ``(key, controls[n], guide=None) -> Plan``. Controls outside [0, 1] are
+        clipped. `guide` [n] is a gradient of a stand-in; only `guided` looks at it.
+      scalar: ``(plan, losses[renders], prior=None) -> gradient[n]``.
+      vector: ``(plan, audio[renders, channels, time], cotangent[channels, time],
+        prior=None) -> gradient[n]``.
+    """
+
+    name: str
+    renders: Callable[[int], int]
+    plan: Callable[..., Plan]
+    scalar: Callable[..., jax.Array]
+    vector: Callable[..., jax.Array]
+
+
+def scalar_gradient(
+    plan: Plan, losses: AnyArray, prior: AnyArray | None = None
+) -> jax.Array:
+    """Gradient [n] from the losses [renders] at the planned points."""
+    return _combine(plan, plan.differences(losses), prior)
+
+
+def vector_gradient(
+    plan: Plan, audio: AnyArray, cotangent: AnyArray, prior: AnyArray | None = None
+) -> jax.Array:
+    """Gradient [n] from rendered audio [renders, ...] and dL/dy [...] at the centre."""
+    rows = plan.differences(audio).reshape(plan.weights.shape[0], -1)
+    return _combine(plan, rows @ jnp.ravel(cotangent), prior)
+
+
+def _combine(plan, differences, prior):
+    if prior is None:
+        return differences @ plan.weights
+    prior = jnp.asarray(prior)
+    return prior + (differences - plan.moves @ prior) @ plan.weights
+
+
+def spsa(epsilon: Any, pairs: int = 1) -> Estimator:
+    """Simultaneous perturbation along Rademacher directions (Spall 1992).
+
+        g_i = 1/K sum_k d_k / move_ki
+
+    Unbiased on quadratics; relative mean squared error (n - 1)/K.
+
+    Args:
+      epsilon: step of each control, a number or [n], in the unit of the cube.
+      pairs: number of directions K.
+
+    Returns:
+      An `Estimator` of 1 + 2 K renders.
+
+    Raises:
+      ValueError: epsilon not in (0, 0.5], or no pairs.
+    """
+    step, pairs = _step(epsilon), _count(pairs, "pairs")
+
+    def plan(key, controls, guide=None):
+        signs = rademacher(key, pairs, controls.shape[-1])
+        points, width = _pairs(controls, signs, step)
+        return Plan(points, signs / (pairs * width[None, :]))
+
+    return _estimator(f"spsa-{pairs}", lambda n: 1 + 2 * pairs, plan)
+
+
+def orthogonal(
+    epsilon: Any,
+    pairs: int = 1,
+    *,
+    one_sided: bool = False,
+    scaling: str = "unbiased",
+) -> Estimator:
+    """Directions from randomised Hadamard rows, solved by least squares.
+
+        g = c Aᵀ (A Aᵀ)⁻¹ d / width,    A [K, n] the signs,    c = n/K or 1
+
+    Unbiased scaling (c = n/K) has a relative mean squared error of (n - K)/K, which is
+    0 at K = n: then the estimate is that of exact differences for any n, Hadamard
+    order or not. Projection (c = 1) is the measured part of the gradient, of least
+    mean squared error (n - K)/n: the one to use with a `prior`.
+
+    Args:
+      epsilon: step of each control, a number or [n], in the unit of the cube.
+      pairs: number of directions K; beyond n they are further bases, averaged.
+      one_sided: measure against the centre. K costs K renders beside the centre's, not
+        2 K, with a bias of the order of epsilon: for smooth scalar losses. A control
+        within one step of the border then stays put where its sign points outward.
+      scaling: ``"unbiased"`` or ``"projection"``; the same from K = n on.
+
+    Returns:
+      An `Estimator` of 1 + 2 K renders, or 1 + K when one-sided.
+
+    Raises:
+      ValueError: epsilon not in (0, 0.5], no pairs, or an unknown scaling.
+    """
+    step, pairs = _step(epsilon), _count(pairs, "pairs")
+    if scaling not in ("unbiased", "projection"):
+        raise ValueError(
+            f"scaling {scaling!r} is unknown; choose 'unbiased' or 'projection'"
+        )
+
+    def plan(key, controls, guide=None):
+        n = controls.shape[-1]
+        signs = orthogonal_signs(key, pairs, n)
+        gain = n / pairs if scaling == "unbiased" and pairs < n else 1.0
+        if one_sided:
+            points, moves, width = _steps(controls, signs, step)
+            return Plan(points, gain * _solve(moves, RIDGE) / width[None, :])
+        points, width = _pairs(controls, signs, step)
+        return Plan(points, gain * _solve(signs, 0.0) / width[None, :])
+
+    count = pairs if one_sided else 2 * pairs
+    kind = "forward-orthogonal" if one_sided else "orthogonal"
+    return _estimator(f"{kind}-{pairs}", lambda n: 1 + count, plan)
+
+
+def central_differences(epsilon: Any) -> Estimator:
+    """One control at a time, both ways; one-sided in effect at the border.
+
+        g_i = (L(p + e_i) - L(p - e_i)) / (realised difference)
+
+    Args:
+      epsilon: step of each control, a number or [n], in the unit of the cube.
+
+    Returns:
+      An `Estimator` of 1 + 2 n renders; deterministic, the key is not used.
+
+    Raises:
+      ValueError: epsilon not in (0, 0.5].
+    """
+    step = _step(epsilon)
+
+    def plan(key, controls, guide=None):
+        eye = jnp.eye(controls.shape[-1], dtype=jnp.float32)
+        points, width = _pairs(controls, eye, step)
+        return Plan(points, eye / width[None, :])
+
+    return _estimator("central", lambda n: 1 + 2 * n, plan)
+
+
+def forward_differences(epsilon: Any) -> Estimator:
+    """One control at a time against the centre; backward where forward leaves the cube.
+
+    Args:
+      epsilon: step of each control, a number or [n], in the unit of the cube.
+
+    Returns:
+      An `Estimator` of 1 + n renders; deterministic, the key is not used.
+
+    Raises:
+      ValueError: epsilon not in (0, 0.5].
+    """
+    step = _step(epsilon)
+
+    def plan(key, controls, guide=None):
+        centre = _inside(controls)
+        sign = jnp.where(centre + step > 1.0, -1.0, 1.0)
+        ahead = centre[None, :] + jnp.diag(sign * step)
+        moves = jnp.diagonal(ahead) - centre
+        points = jnp.concatenate([centre[None], ahead])
+        return Plan(points, jnp.diag(1.0 / moves))
+
+    return _estimator("forward", lambda n: 1 + n, plan)
+
+
+def _estimator(name, renders, plan) -> Estimator:
+    return Estimator(name, renders, plan, scalar_gradient, vector_gradient)
+
+
+def _inside(controls: AnyArray) -> jax.Array:
+    return jnp.clip(jnp.asarray(controls, jnp.float32), 0.0, 1.0)
+
+
+def _pairs(controls, directions, step):
+    """Points of pairs, and the width [n] between the ends where the direction is 1.
+
+    The width does not depend on the sign, so that the realised move of a sign
+    direction is sign x width: a border makes no direction less independent.
+    """
+    centre = _inside(controls)
+    high = jnp.minimum(centre + step, 1.0)
+    low = jnp.maximum(centre - step, 0.0)
+    ends = [
+        jnp.where(s > 0, high[None], jnp.where(s < 0, low[None], centre[None]))
+        for s in (directions, -directions)
+    ]
+    return jnp.concatenate([centre[None], *ends]), high - low
+
+
+def _steps(controls, signs, step):
+    """Points of one-sided moves, moves [K, n] in steps, and the step [n]."""
+    centre = _inside(controls)
+    ahead = centre[None, :] + signs * jnp.broadcast_to(step, centre.shape)[None, :]
+    ahead = jnp.where((ahead < 0.0) | (ahead > 1.0), centre[None, :], ahead)
+    width = jnp.broadcast_to(step, centre.shape)
+    moves = (ahead - centre[None, :]) / width[None, :]
+    return jnp.concatenate([centre[None], ahead]), moves, width
+
+
+def _solve(rows: jax.Array, ridge: float) -> jax.Array:
+    """Weights [K, n] of the minimum-norm least-squares solution g = Wᵀ d of A g = d."""
+    count, n = rows.shape
+    if count <= n:
+        gram = rows @ rows.T
+        gram += ridge * n * jnp.eye(count, dtype=rows.dtype)
+        return jax.scipy.linalg.solve(gram, rows, assume_a="pos")
+    gram = rows.T @ rows
+    gram += ridge * count * jnp.eye(n, dtype=rows.dtype)
+    return jax.scipy.linalg.solve(gram, rows.T, assume_a="pos").T
+
+
+def _step(epsilon: Any) -> np.ndarray:
+    step = np.asarray(epsilon, np.float32)
+    if step.ndim > 1 or not np.all((step > 0.0) & (step <= 0.5)):
+        raise ValueError(
+            "epsilon must be one number or one per control, in (0, 0.5] of the unit"
+            f" cube; got {epsilon}"
+        )
+    return step
+
+
+def _count(value: int, name: str) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, got {value}")
+    return value

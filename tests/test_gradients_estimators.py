@@ -1,0 +1,240 @@
+"""Estimators on functions whose gradient is known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from styletransfer.gradients import (
+    central_differences,
+    forward_differences,
+    orthogonal,
+    spsa,
+)
+from styletransfer.gradients.directions import orthogonal_signs, sign_basis
+
+EPSILON = 0.05
+FAMILY = {
+    "spsa": spsa(EPSILON, 3),
+    "orthogonal": orthogonal(EPSILON, 3),
+    "orthogonal-forward": orthogonal(EPSILON, 3, one_sided=True),
+    "central": central_differences(EPSILON),
+    "forward": forward_differences(EPSILON),
+}
+PAIRED = {k: v for k, v in FAMILY.items() if "forward" not in k}
+
+
+def linear(slope):
+    return lambda points: points @ slope
+
+
+def estimates(estimator, function, controls, draws=4000, seed=0):
+    """Gradients [draws, n] of `function` of points [renders, n] under many keys."""
+
+    @jax.jit
+    def one(key):
+        plan = estimator.plan(key, controls)
+        return estimator.scalar(plan, function(plan.points))
+
+    return np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(seed), draws)))
+
+
+def assert_mean(samples, truth, standard_errors=4.5, floor=1e-4):
+    error = samples.std(0) / np.sqrt(len(samples))
+    np.testing.assert_array_less(
+        np.abs(samples.mean(0) - truth), standard_errors * error + floor
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 8, 11, 12, 16, 21, 26, 28, 36, 52])
+def test_sign_basis_is_a_regular_matrix_of_signs(n):
+    basis = sign_basis(n)
+    assert set(np.unique(basis)) <= {-1.0, 1.0}
+    smallest = np.linalg.eigvalsh(basis @ basis.T)[0]
+    assert smallest > 0.99
+    if n in (1, 2, 8, 12, 16, 28, 36):
+        np.testing.assert_array_equal(basis @ basis.T, n * np.eye(n))
+
+
+def test_sign_basis_needs_a_control():
+    with pytest.raises(ValueError, match="n = 0"):
+        sign_basis(0)
+
+
+def test_rows_of_a_hadamard_order_are_orthogonal_and_random():
+    rows = np.asarray(orthogonal_signs(jax.random.key(1), 5, 12))
+    np.testing.assert_array_equal(rows @ rows.T, 12 * np.eye(5))
+    other = np.asarray(orthogonal_signs(jax.random.key(2), 5, 12))
+    assert np.any(rows != other)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_plan_keeps_its_promises(name):
+    estimator = FAMILY[name]
+    controls = jnp.asarray([0.0, 0.02, 0.5, 0.99, 1.0, 1.3, -0.2])
+    plan = estimator.plan(jax.random.key(0), controls)
+    assert plan.points.shape == (estimator.renders(7), 7)
+    assert plan.points.dtype == jnp.float32
+    np.testing.assert_array_equal(plan.points[0], np.clip(controls, 0, 1))
+    assert plan.points.min() >= 0.0 and plan.points.max() <= 1.0
+    assert np.all(np.isfinite(plan.weights))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_unbiased_on_a_linear_function(name, rng):
+    slope = rng.normal(size=7).astype(np.float32)
+    controls = np.full(7, 0.4, np.float32)
+    assert_mean(estimates(FAMILY[name], linear(slope), controls), slope)
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_unbiased_on_a_quadratic(name, rng):
+    root = rng.normal(size=(6, 6)).astype(np.float32)
+    matrix, centre = root @ root.T, rng.random(6, dtype=np.float32) * 0.6 + 0.2
+
+    def quadratic(points):
+        return 0.5 * jnp.einsum("ri,ij,rj->r", points, matrix, points)
+
+    samples = estimates(PAIRED[name], quadratic, centre)
+    assert_mean(samples, matrix @ centre, floor=1e-3)
+
+
+@pytest.mark.parametrize("name", ["spsa", "orthogonal", "central", "forward"])
+def test_unbiased_at_the_border_by_the_realised_difference(name, rng):
+    slope = rng.normal(size=6).astype(np.float32)
+    controls = np.asarray([0.0, 1.0, 0.01, 0.97, 0.5, 1.0], np.float32)
+    assert_mean(estimates(FAMILY[name], linear(slope), controls), slope)
+
+
+@pytest.mark.parametrize("n,one_sided", [(4, False), (7, True), (21, False)])
+def test_orthogonal_equals_exact_differences_at_full_rank(n, one_sided, rng):
+    slope = rng.normal(size=n).astype(np.float32)
+    step = rng.uniform(0.01, 0.1, n).astype(np.float32)
+    controls = rng.uniform(0.1, 0.9, n).astype(np.float32)
+    estimator = orthogonal(step, n, one_sided=one_sided)
+    got = estimates(estimator, linear(slope), controls, draws=5)
+    exact = estimates(central_differences(step), linear(slope), controls, draws=1)
+    np.testing.assert_allclose(got, np.tile(exact, (5, 1)), atol=2e-3)
+    np.testing.assert_allclose(exact[0], slope, atol=2e-4)
+
+
+def test_orthogonal_is_exact_in_a_corner_and_beyond_full_rank(rng):
+    slope = rng.normal(size=5).astype(np.float32)
+    corner = np.asarray([0, 1, 1, 0, 1], np.float32)
+    for pairs in (5, 13):
+        got = estimates(orthogonal(EPSILON, pairs), linear(slope), corner, draws=4)
+        np.testing.assert_allclose(got, np.tile(slope, (4, 1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("n,pairs", [(8, 4), (13, 4)])
+def test_relative_error_follows_the_formulas(n, pairs, rng):
+    slope = rng.normal(size=n).astype(np.float32)
+    controls = np.full(n, 0.5, np.float32)
+
+    members = (
+        spsa(EPSILON, pairs),
+        orthogonal(EPSILON, pairs),
+        orthogonal(EPSILON, pairs, scaling="projection"),
+    )
+
+    @jax.jit
+    @jax.vmap
+    def errors(key):
+        plans = [member.plan(key, controls) for member in members]
+        found = [
+            m.scalar(p, p.points @ slope) for m, p in zip(members, plans, strict=True)
+        ]
+        return jnp.stack([jnp.sum((g - slope) ** 2) for g in found])
+
+    got = np.mean(errors(jax.random.split(jax.random.key(0), 6000)), 0)
+    want = np.asarray([(n - 1) / pairs, (n - pairs) / pairs, (n - pairs) / n])
+    np.testing.assert_allclose(got / np.sum(slope**2), want, rtol=0.08)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_prior_is_a_control_variate(name, rng):
+    slope = rng.normal(size=7).astype(np.float32)
+    proxy = slope + 0.1 * rng.normal(size=7).astype(np.float32)
+    controls = np.full(7, 0.5, np.float32)
+    estimator = FAMILY[name]
+
+    @jax.jit
+    @jax.vmap
+    def both(key):
+        plan = estimator.plan(key, controls)
+        losses = plan.points @ slope
+        values = losses - plan.points @ proxy
+        return (
+            estimator.scalar(plan, losses, proxy),
+            proxy + estimator.scalar(plan, values),
+            estimator.scalar(plan, losses),
+        )
+
+    keys = jax.random.split(jax.random.key(0), 2000)
+    prior, subtracted, plain = map(np.asarray, both(keys))
+    np.testing.assert_allclose(prior, subtracted, atol=2e-4)
+    assert_mean(prior, slope)
+    if name not in ("central", "forward"):
+        assert np.std(prior - slope) < 0.3 * np.std(plain - slope)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_vector_form_equals_scalar_form_on_a_linear_effect(name, rng):
+    mixing = rng.normal(size=(7, 2 * 30)).astype(np.float32)
+    cotangent = rng.normal(size=(2, 30)).astype(np.float32)
+    controls = jnp.asarray(rng.random(7, dtype=np.float32))
+    estimator = FAMILY[name]
+    plan = estimator.plan(jax.random.key(3), controls)
+    audio = (plan.points @ mixing).reshape(-1, 2, 30)
+    losses = jnp.einsum("rct,ct->r", audio, cotangent)
+    vector = estimator.vector(plan, audio, cotangent)
+    scalar = estimator.scalar(plan, losses)
+    np.testing.assert_allclose(vector, scalar, rtol=1e-3, atol=5e-3)
+    prior = jnp.ones(7)
+    np.testing.assert_allclose(
+        estimator.vector(plan, audio, cotangent, prior),
+        estimator.scalar(plan, losses, prior),
+        rtol=1e-3,
+        atol=5e-3,
+    )
+
+
+@pytest.mark.parametrize("name", ["orthogonal-forward", "forward"])
+def test_jit_is_eager_and_vmap_is_a_loop(name, rng):
+    estimator = FAMILY[name]
+    controls = jnp.asarray(rng.random((3, 5), dtype=np.float32))
+    keys = jax.random.split(jax.random.key(0), 3)
+    slope = jnp.arange(5.0)
+
+    def one(key, controls):
+        plan = estimator.plan(key, controls)
+        return plan.points, estimator.scalar(plan, plan.points @ slope)
+
+    batched = jax.jit(jax.vmap(one))(keys, controls)
+    for i in range(3):
+        for got, alone in zip(batched, one(keys[i], controls[i]), strict=True):
+            np.testing.assert_allclose(got[i], alone, rtol=1e-5, atol=1e-4)
+
+
+def test_pairs_move_every_control_by_its_own_step():
+    step = np.asarray([0.01, 0.1, 0.3], np.float32)
+    for estimator in (spsa(step, 2), orthogonal(step, 2)):
+        plan = estimator.plan(jax.random.key(0), jnp.full(3, 0.5))
+        np.testing.assert_allclose(
+            np.abs(plan.moves), np.tile(2 * step, (2, 1)), rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    "make,message",
+    [
+        (lambda: spsa(0.0), "epsilon"),
+        (lambda: orthogonal(0.6), "epsilon"),
+        (lambda: central_differences([[0.1]]), "epsilon"),
+        (lambda: spsa(0.1, 0), "pairs"),
+        (lambda: orthogonal(0.1, 2, scaling="best"), "scaling 'best'"),
+    ],
+)
+def test_bad_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
