@@ -3,7 +3,7 @@
 A run folder holds `run.json` (resolved configuration, git revision, versions, hash of
 the frozen weights), `config.yaml` (the configuration again, usable as a preset),
 `last/` and `best/` (checkpoints by step), `frozen/` and `logs/`. It is all that
-inference needs. A checkpoint is the train state and a record: a JSON text with the
+inference needs. A checkpoint is the train state and a record: a JSON file with the
 data position, the configuration and a checksum of the state.
 """
 
@@ -40,6 +40,15 @@ def abstract_like(tree: Any) -> Any:
     )
 
 
+def _context() -> Any:
+    """Orbax's settings: records are JSON files, whatever is in them."""
+    registry = ocp.handlers.local_registry()
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name="record")
+    context: Any = ocp.Context()
+    context.checkpointables.registry = registry
+    return context
+
+
 class CheckpointStore:
     """The checkpoints of one folder, by step; writes in the background.
 
@@ -64,6 +73,7 @@ class CheckpointStore:
         decisions: Any = ocp.training.save_decision_policies
         return ocp.training.Checkpointer(
             str(self.folder),
+            context=_context(),
             save_decision_policy=decisions.FixedIntervalPolicy(1),
             preservation_policy=self._policy,
             cleanup_tmp_directories=True,
@@ -94,7 +104,7 @@ class CheckpointStore:
             return
         # Several processes write one checkpoint together; one at a time is simplest.
         wait = wait or jax.process_count() > 1
-        content = {"state": state, "record": {"json": json.dumps(record)}}
+        content = {"state": state, "record": json.loads(json.dumps(record))}
         response = self._orbax.save_checkpointables_async(
             step, content, force=True, overwrite=exists
         )
@@ -103,8 +113,7 @@ class CheckpointStore:
 
     def _record(self, step: int) -> dict[str, Any]:
         try:
-            read = self._orbax.load_checkpointables(step, {"record": None})
-            return json.loads(read["record"]["json"])
+            return self._orbax.load_checkpointables(step, {"record": None})["record"]
         except Exception:  # a damaged one is replaced
             return {}
 
@@ -122,9 +131,9 @@ class CheckpointStore:
         Raises:
             CheckpointError: if the values are not those that were saved.
         """
-        target = {"state": abstract, "record": None}
-        read = self._orbax.load_checkpointables(step, target)
-        state, record = read["state"], json.loads(read["record"]["json"])
+        # One after the other: when one of two fails, orbax leaves the other dangling.
+        record = self._orbax.load_checkpointables(step, {"record": None})["record"]
+        state = self._orbax.load_checkpointables(step, {"state": abstract})["state"]
         if "checksum" in record and survey(state)[1] != record["checksum"]:
             raise CheckpointError(
                 f"the arrays of {self.folder / str(step)} are not those that were saved"
@@ -262,8 +271,9 @@ def read_record(run_folder: str | Path, *, which: str = BEST) -> dict[str, Any]:
         CheckpointError: if there is no checkpoint.
     """
     step = _newest_step(Path(run_folder), which)
-    read: Any = ocp.load_checkpointables(str(step), {"record": None})
-    return json.loads(read["record"]["json"])
+    with _context():
+        read: Any = ocp.load_checkpointables(str(step), {"record": None})
+    return read["record"]
 
 
 # ----------------------------------------------------------------------- frozen weights

@@ -22,13 +22,11 @@ from ddspx.training import checkpoint, parallel
 from ddspx.training.configuration import (
     ConfigurationError,
     FitConfig,
-    flat,
-    git_revision,
-    refuse_changes,
     to_dict,
     to_yaml,
 )
 from ddspx.training.logging import Progress, RunLog
+from ddspx.training.provenance import flat, git_revision, refuse_changes
 from ddspx.training.task import Task, TrainState, mean_metrics
 from ddspx.training.watchdog import NonFiniteError, Watchdog, stop_on_signals, survey
 

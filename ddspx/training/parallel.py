@@ -74,7 +74,20 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a pytree on every device of the mesh; all processes pass equal values."""
-    return jax.device_put(tree, on_every_device(mesh))
+    sharding = on_every_device(mesh)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def place(leaf: Any) -> jax.Array:
+        # No process can reach all devices: each hands over its own copy, and a typed
+        # key goes as the words that it is made of.
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+        words = np.asarray(jax.random.key_data(leaf))
+        words = jax.make_array_from_process_local_data(sharding, words)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+
+    return jax.tree.map(place, tree)
 
 
 def compile_step(
