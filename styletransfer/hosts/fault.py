@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ddspx.parameters import ParameterSpec
 from styletransfer.hosts.description import HostEffect, Slot
@@ -51,7 +52,7 @@ def fault_effect(flag: str | Path = "", start: str = "none") -> HostEffect:
     return HostEffect("fault", (slot,))
 
 
-def fault_controls(faults: Sequence[str], gains: Sequence[float]) -> np.ndarray:
+def fault_controls(faults: Sequence[str], gains: ArrayLike) -> np.ndarray:
     """Controls [items, 2] that set a gain (0 to 2) and a fault for each item."""
     indices = np.array([FAULTS.index(name) for name in faults])
     units = [np.asarray(gains) / 2.0, (indices + 0.5) / len(FAULTS)]
