@@ -288,9 +288,8 @@ class _Run:
         if not batches:
             return
         self._read()
-        placed = [self._place(batch) for batch in batches]
         if self.task.show is not None:
-            sounds = self.task.show(self.state, placed[0])
+            sounds = self.task.show(self.state, self._place(batches[0]))
             for tag, (samples, sample_rate) in sounds.audio.items():
                 self.log.audio(self.step, tag, samples, sample_rate)
             for tag, pixels in sounds.images.items():
@@ -299,6 +298,7 @@ class _Run:
                 self.log.text(self.step, tag, text)
         if self.task.evaluate is None:
             return
+        placed = map(self._place, batches)
         values = mean_metrics(self.task, self.state, placed)
         self.log.scalars(self.step, {f"evaluation/{n}": v for n, v in values.items()})
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -100,13 +100,15 @@ class RunLog:
         )
         self._add_event(Event(step=step, summary=Summary(value=[value])))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one number a tag (`group/name`)."""
         for tag, value in values.items():
             metadata = scalar_metadata.create_summary_metadata("", "")
             self._add(tag, np.float32(value), metadata, step)
 
-    def audio(self, step: int, tag: str, samples: Any, sample_rate: float) -> None:
+    def audio(
+        self, step: int, tag: str, samples: Any, sample_rate: float | int
+    ) -> None:
         """Writes a sound as it is, unclipped and unscaled.
 
         Args:

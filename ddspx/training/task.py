@@ -7,7 +7,7 @@ else about models, effects or losses.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class Sounds:
         text: tag -> Markdown.
     """
 
-    audio: Mapping[str, tuple[Any, float]] = field(default_factory=dict)
+    audio: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
     text: Mapping[str, str] = field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class Task:
 
 
 def mean_metrics(
-    task: Task, state: TrainState, batches: list[Batch]
+    task: Task, state: TrainState, batches: Iterable[Batch]
 ) -> dict[str, float]:
     """Evaluates a task on batches and averages each metric over them.
 
@@ -139,9 +139,9 @@ def mean_metrics(
     """
     if task.evaluate is None:
         raise ValueError("this task has no `evaluate`: give Task(evaluate=...)")
-    if not batches:
+    judged = [jax.device_get(dict(task.evaluate(state, batch))) for batch in batches]
+    if not judged:
         raise ValueError("0 evaluation batches; expected at least one")
-    judged = jax.device_get([dict(task.evaluate(state, b)) for b in batches])
     return {
         name: float(np.mean([np.float64(one[name]) for one in judged]))
         for name in judged[0]
