@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddspx.parameters import ParameterSpec
 from styletransfer.gradients import (
     central_differences,
+    coordinates,
     forward_differences,
     orthogonal,
     spsa,
+    steps_for,
 )
 from styletransfer.gradients.directions import orthogonal_signs, sign_basis
 
@@ -225,6 +228,45 @@ def test_pairs_move_every_control_by_its_own_step():
         )
 
 
+SCALE = np.asarray([5.0, 0.1, 1.0, 0.5, 3.0, 0.2, 0.7])
+
+
+@pytest.mark.parametrize("one_sided", [True, False])
+def test_coordinates_measures_the_largest_and_trusts_the_prior(one_sided, rng):
+    slope = rng.normal(size=7).astype(np.float32)
+    prior = rng.normal(size=7).astype(np.float32)
+    estimator = coordinates(EPSILON, SCALE, 3, one_sided=one_sided)
+    controls = jnp.asarray([0.0, 1.0, 1.0, 0.5, 0.99, 0.3, 0.2])
+    plan = estimator.plan(jax.random.key(0), controls)
+    assert plan.points.shape == (estimator.renders(7), 7)
+    assert plan.points.min() >= 0.0 and plan.points.max() <= 1.0
+    got = estimator.scalar(plan, plan.points @ slope, prior)
+    largest = [0, 2, 4]
+    want = prior.copy()
+    want[largest] = slope[largest]
+    np.testing.assert_allclose(got, want, atol=2e-4)
+
+
+def test_coordinates_drawn_by_chance_are_unbiased(rng):
+    slope = (SCALE * rng.normal(size=7)).astype(np.float32)
+    estimator = coordinates(EPSILON, SCALE, 3, scaling="unbiased")
+    samples = estimates(estimator, linear(slope), np.full(7, 0.5, np.float32))
+    assert_mean(samples, slope, floor=1e-3)
+    # The two largest are always measured: min(1, c s) is 1 for them.
+    np.testing.assert_allclose(samples[:, [0, 4]].std(0), 0.0, atol=1e-3)
+    assert np.all((samples != 0).sum(1) <= 3)
+
+
+def test_steps_are_two_quanta_at_least():
+    specs = [
+        ParameterSpec("fine_db"),
+        ParameterSpec("coarse_hz", quantum=0.02),
+        ParameterSpec("mode", choices=("a", "b", "c", "d")),
+    ]
+    np.testing.assert_allclose(steps_for(specs, 0.01), [0.01, 0.04, 0.5])
+    np.testing.assert_allclose(steps_for(specs, [0.1, 0.1, 0.1]), [0.1, 0.1, 0.5])
+
+
 @pytest.mark.parametrize(
     "make,message",
     [
@@ -233,6 +275,8 @@ def test_pairs_move_every_control_by_its_own_step():
         (lambda: central_differences([[0.1]]), "epsilon"),
         (lambda: spsa(0.1, 0), "pairs"),
         (lambda: orthogonal(0.1, 2, scaling="best"), "scaling 'best'"),
+        (lambda: coordinates(0.1, [1.0, 0.0], 1), "scale must be positive"),
+        (lambda: coordinates(0.1, [1.0, 2.0], 3), "count 3 exceeds the 2"),
     ],
 )
 def test_bad_settings_are_refused(make, message):

@@ -1,19 +1,50 @@
-"""Gradients of effects that can only be rendered; see `estimators` and `staged`."""
+"""Gradients of effects that can only be rendered.
+
+`estimators` turns renders into gradients, `staged` and `fused` put a host between a
+controller and its loss, `unit_interval` keeps controls from getting stuck.
+"""
 
 from styletransfer.gradients.estimators import (
     Estimator,
     Plan,
     central_differences,
+    coordinates,
     forward_differences,
     orthogonal,
     spsa,
+    steps_for,
+)
+from styletransfer.gradients.fused import black_box, black_box_loss
+from styletransfer.gradients.staged import (
+    Staged,
+    compile_halves,
+    mean_over_valid,
+    render_points,
+    staged_step,
+)
+from styletransfer.gradients.unit_interval import (
+    controls_from_logits,
+    logits_from_controls,
+    projected,
 )
 
 __all__ = [
     "Estimator",
     "Plan",
+    "Staged",
+    "black_box",
+    "black_box_loss",
     "central_differences",
+    "compile_halves",
+    "controls_from_logits",
+    "coordinates",
     "forward_differences",
+    "logits_from_controls",
+    "mean_over_valid",
     "orthogonal",
+    "projected",
+    "render_points",
     "spsa",
+    "staged_step",
+    "steps_for",
 ]

@@ -25,7 +25,7 @@ To use the proxy's values instead of its linearisation, subtract them yourself:
 ``proxy_gradient + estimator.scalar(plan, losses - proxy_losses)``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddspx.parameters import ParameterSpec
 from ddspx.types import AnyArray
 from styletransfer.gradients.directions import orthogonal_signs, rademacher
 
@@ -51,8 +52,9 @@ class Plan:
       weights: W [K, n]; the gradient is Wᵀ d.
     """
 
-    points: jax.Array
-    weights: jax.Array
+    # Any: JAX also puts shapes, shardings and tracing records in a pytree's place.
+    points: Any
+    weights: Any
 
     @property
     def paired(self) -> bool:
@@ -78,8 +80,7 @@ class Estimator(NamedTuple):
     Attributes:
       name: what tables call it.
       renders: ``(n) -> int``, renders of one example, the centre included.
-      plan: ``(key, controls[n], guide=None) -> Plan``. Controls outside [0, 1] are
-        clipped. `guide` [n] is a gradient of a stand-in; only `guided` looks at it.
+      plan: ``(key, controls[n]) -> Plan``. Controls outside [0, 1] are clipped.
       scalar: ``(plan, losses[renders], prior=None) -> gradient[n]``.
       vector: ``(plan, audio[renders, channels, time], cotangent[channels, time],
         prior=None) -> gradient[n]``.
@@ -114,6 +115,23 @@ def _combine(plan, differences, prior):
     return prior + (differences - plan.moves @ prior) @ plan.weights
 
 
+def steps_for(specs: Sequence[ParameterSpec], epsilon: Any) -> np.ndarray:
+    """Steps [n] that the effect can tell apart: two quanta of each control at least.
+
+    Args:
+      specs: the controls; the quantum of a discrete one is 1 / number of choices.
+      epsilon: wanted steps, a number or [n]; a probe calibrates them to about equal
+        audible change.
+
+    Returns:
+      Steps [n], float32, at most 0.5.
+    """
+    quanta = [s.quantum or (1.0 / len(s.choices) if s.choices else 0.0) for s in specs]
+    wanted = np.broadcast_to(np.asarray(epsilon, np.float64), len(quanta))
+    steps = np.maximum(wanted, 2.0 * np.asarray(quanta))
+    return np.minimum(steps, 0.5).astype(np.float32)
+
+
 def spsa(epsilon: Any, pairs: int = 1) -> Estimator:
     """Simultaneous perturbation along Rademacher directions (Spall 1992).
 
@@ -133,7 +151,7 @@ def spsa(epsilon: Any, pairs: int = 1) -> Estimator:
     """
     step, pairs = _step(epsilon), _count(pairs, "pairs")
 
-    def plan(key, controls, guide=None):
+    def plan(key, controls):
         signs = rademacher(key, pairs, controls.shape[-1])
         points, width = _pairs(controls, signs, step)
         return Plan(points, signs / (pairs * width[None, :]))
@@ -172,12 +190,9 @@ def orthogonal(
       ValueError: epsilon not in (0, 0.5], no pairs, or an unknown scaling.
     """
     step, pairs = _step(epsilon), _count(pairs, "pairs")
-    if scaling not in ("unbiased", "projection"):
-        raise ValueError(
-            f"scaling {scaling!r} is unknown; choose 'unbiased' or 'projection'"
-        )
+    _check_scaling(scaling)
 
-    def plan(key, controls, guide=None):
+    def plan(key, controls):
         n = controls.shape[-1]
         signs = orthogonal_signs(key, pairs, n)
         gain = n / pairs if scaling == "unbiased" and pairs < n else 1.0
@@ -208,7 +223,7 @@ def central_differences(epsilon: Any) -> Estimator:
     """
     step = _step(epsilon)
 
-    def plan(key, controls, guide=None):
+    def plan(key, controls):
         eye = jnp.eye(controls.shape[-1], dtype=jnp.float32)
         points, width = _pairs(controls, eye, step)
         return Plan(points, eye / width[None, :])
@@ -230,15 +245,73 @@ def forward_differences(epsilon: Any) -> Estimator:
     """
     step = _step(epsilon)
 
-    def plan(key, controls, guide=None):
-        centre = _inside(controls)
-        sign = jnp.where(centre + step > 1.0, -1.0, 1.0)
-        ahead = centre[None, :] + jnp.diag(sign * step)
-        moves = jnp.diagonal(ahead) - centre
-        points = jnp.concatenate([centre[None], ahead])
+    def plan(key, controls):
+        points, moves = _forward_points(controls, step)
         return Plan(points, jnp.diag(1.0 / moves))
 
     return _estimator("forward", lambda n: 1 + n, plan)
+
+
+def coordinates(
+    epsilon: Any,
+    scale: Any,
+    count: int,
+    *,
+    one_sided: bool = True,
+    scaling: str = "projection",
+) -> Estimator:
+    """Differences of the few controls whose gradient is largest, or least well known.
+
+    Effects do not spread their gradient evenly: of a channel strip's 19 controls the
+    gain alone often has half of it. With residuals g_i - prior_i independent and of
+    size s_i, the K measurements that leave least are those of the K largest s_i.
+
+    Args:
+      epsilon: step of each control, a number or [n], in the unit of the cube.
+      scale: s [n], expected size of each gradient, or of its error where a `prior` is
+        given; positive. From a calibration on other material.
+      count: number of controls measured, K <= n.
+      one_sided: measure against the centre; K renders beside it, else 2 K.
+      scaling: ``"projection"`` measures the K largest always and leaves the others to
+        the prior (0 without one, so they never move). ``"unbiased"`` draws K controls
+        with probability min(1, c s_i) and divides by it: every control moves.
+
+    Returns:
+      An `Estimator` of 1 + K or 1 + 2 K renders.
+
+    Raises:
+      ValueError: epsilon not in (0, 0.5], a scale that is not positive, a count
+        beyond n, or an unknown scaling.
+    """
+    step, count = _step(epsilon), _count(count, "count")
+    _check_scaling(scaling)
+    probability = _inclusion(np.asarray(scale, np.float64), count)
+    if scaling == "projection":
+        probability = (
+            np.argsort(np.argsort(-probability, kind="stable")) < count
+        ) * 1.0
+    edges = np.cumsum(probability)
+    # Systematic sampling: a comb of K unit teeth, thrown at random on the edges.
+    edges = (edges * (count / edges[-1])).astype(np.float32)
+    gain = np.divide(1.0, probability, where=probability > 0, out=probability * 0.0)
+
+    def plan(key, controls):
+        n = controls.shape[-1]
+        offset = jax.random.uniform(key, minval=1e-4, maxval=1.0 - 1e-4)
+        teeth = jnp.floor(jnp.asarray(edges) - offset + 1.0)
+        before = jnp.concatenate([jnp.zeros(1), teeth[:-1]])
+        chosen = jax.lax.top_k(teeth - before, count)[1]
+        eye = jnp.eye(n, dtype=jnp.float32)[chosen]
+        if not one_sided:
+            points, width = _pairs(controls, eye, step)
+            return Plan(points, eye * (jnp.asarray(gain, jnp.float32) / width)[None, :])
+        points, moves = _forward_points(controls, step)
+        weights = jnp.diag(jnp.asarray(gain, jnp.float32) / moves)[chosen]
+        rows = jnp.concatenate([jnp.zeros(1, chosen.dtype), 1 + chosen])
+        return Plan(points[rows], weights)
+
+    renders = 1 + count if one_sided else 1 + 2 * count
+    return _estimator(f"coordinates-{count}", lambda n: renders, plan)
 
 
 def _estimator(name, renders, plan) -> Estimator:
@@ -263,6 +336,14 @@ def _pairs(controls, directions, step):
         for s in (directions, -directions)
     ]
     return jnp.concatenate([centre[None], *ends]), high - low
+
+
+def _forward_points(controls, step):
+    """The centre and one point a control [1 + n, n], and the realised moves [n]."""
+    centre = _inside(controls)
+    sign = jnp.where(centre + step > 1.0, -1.0, 1.0)
+    ahead = centre[None, :] + jnp.diag(sign * step)
+    return jnp.concatenate([centre[None], ahead]), jnp.diagonal(ahead) - centre
 
 
 def _steps(controls, signs, step):
@@ -301,3 +382,26 @@ def _count(value: int, name: str) -> int:
     if value < 1:
         raise ValueError(f"{name} must be 1 or more, got {value}")
     return value
+
+
+def _check_scaling(scaling: str) -> None:
+    if scaling not in ("unbiased", "projection"):
+        raise ValueError(
+            f"scaling {scaling!r} is unknown; choose 'unbiased' or 'projection'"
+        )
+
+
+def _inclusion(scale: np.ndarray, count: int) -> np.ndarray:
+    """Probabilities min(1, c s) [n] that add up to `count`."""
+    if scale.ndim != 1 or not np.all(np.isfinite(scale) & (scale > 0)):
+        raise ValueError(f"scale must be positive, one per control; got {scale}")
+    if count > scale.size:
+        raise ValueError(f"count {count} exceeds the {scale.size} controls")
+    sure = np.zeros(scale.size, bool)
+    while True:
+        rest = np.where(sure, 0.0, scale)
+        free = count - sure.sum()
+        chance = np.where(sure, 1.0, rest * (free / rest.sum() if free else 0.0))
+        if not np.any(chance > 1.0 + 1e-12):
+            return np.minimum(chance, 1.0)
+        sure |= chance > 1.0

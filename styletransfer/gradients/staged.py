@@ -1,0 +1,192 @@
+"""The staged form: two compiled halves with the host's renders between, in Python.
+
+    propose (device)   parameters -> controls and their vjp; where to render
+    render  (host)     all points of all examples, one call to the pool
+    conclude (device)  losses and estimated control gradients -> parameter gradients
+
+A vjp is a pytree, so it crosses from the first half to the second and nothing is
+computed twice. Exceptions and Ctrl-C are ordinary, no callback can deadlock, and of
+several devices or processes each renders its own rows
+(`ddspx.training.parallel.host_map`).
+
+An example with a render that failed has no loss and no gradient: both are 0, it is
+counted in ``excluded``, and the mean is over the others.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ddspx.training.parallel import by_row, host_map
+from styletransfer.gradients.estimators import Estimator
+
+Loss = Callable[[jax.Array, Any], jax.Array]
+Compiled = Any  # what jax.jit returns: callable, and can be lowered and exported
+Render = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+class Staged(NamedTuple):
+    """The two compiled halves.
+
+    Attributes:
+      propose: ``(params, batch, key) -> (points[batch, renders, n], pending)``.
+      conclude: ``(pending, audio[batch, renders, channels, time], status[batch,
+        renders], batch) -> (gradients, metrics)``; metrics are the scalars ``loss``
+        (mean over the examples that count), ``excluded`` (how many do not) and
+        ``control_gradient`` (root mean square of the controls' gradient).
+    """
+
+    propose: Compiled
+    conclude: Compiled
+
+
+def compile_halves(
+    predict: Callable[[Any, Mapping[str, Any]], jax.Array],
+    loss: Loss,
+    estimator: Estimator,
+    *,
+    form: str = "vector",
+    proxy: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    mesh: Mesh | None = None,
+) -> Staged:
+    """Compiles the two halves of a training step through a black box.
+
+    Args:
+      predict: ``(params, batch) -> controls[batch, n]``, differentiable.
+      loss: ``(audio[channels, time], example) -> scalar`` of one example, a row of the
+        batch.
+      estimator: how the renders become a gradient.
+      form: ``"vector"`` (dL/dy at the centre times the change of the audio; one loss
+        gradient an example) or ``"scalar"`` (the loss of every render).
+      proxy: differentiable stand-in ``(audio[channels, time], controls[n]) -> audio``
+        for a control variate; it reads ``batch["audio"]``.
+      mesh: the devices that share the batch; None for one.
+
+    Returns:
+      `Staged`; `staged_step` puts a host between its halves.
+
+    Raises:
+      ValueError: an unknown form.
+    """
+    _check_form(form)
+
+    def propose(params, batch, key):
+        controls, vjp = jax.vjp(lambda p: predict(p, batch), params)
+        keys = jax.random.split(key, controls.shape[0])
+        plan = jax.vmap(estimator.plan)(keys, controls)
+        if mesh is not None:
+            plan = jax.lax.with_sharding_constraint(plan, by_row(mesh))
+        return plan.points, (plan, vjp)
+
+    def conclude(pending, audio, status, batch):
+        plan, vjp = pending
+        ok = jnp.all(status == 0, axis=1)
+        if form == "vector":
+            total, cotangent = jax.value_and_grad(
+                lambda y: mean_over_valid(jax.vmap(loss)(y, batch), ok)
+            )(audio[:, 0])
+            prior = _vector_prior(proxy, plan, batch, cotangent)
+            gradient = jax.vmap(estimator.vector)(plan, audio, cotangent, prior)
+        else:
+            each = jax.vmap(jax.vmap(loss, (0, None)))(audio, batch)
+            total = mean_over_valid(each[:, 0], ok)
+            prior = _scalar_prior(proxy, loss, plan, batch)
+            gradient = jax.vmap(estimator.scalar)(plan, each, prior)
+            gradient /= jnp.maximum(jnp.sum(ok), 1)
+        gradient = jnp.where(ok[:, None], gradient, 0.0)
+        metrics = {
+            "loss": total,
+            "excluded": jnp.sum(~ok).astype(jnp.float32),
+            "control_gradient": jnp.sqrt(jnp.mean(gradient**2)),
+        }
+        return vjp(gradient)[0], metrics
+
+    return Staged(jax.jit(propose), jax.jit(conclude))
+
+
+def staged_step(
+    halves: Staged,
+    render: Render,
+    params: Any,
+    batch: Mapping[str, Any],
+    key: jax.Array,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """One staged step: propose, render everything in one call, conclude.
+
+    Args:
+      halves: from `compile_halves`.
+      render: ``host.render``: ``(audio[B, channels, time], controls[M, n], source[M])
+        -> (audio[M, channels, time], status[M])``.
+      params: what is trained.
+      batch: examples; ``batch["audio"]`` [batch, channels, time] is rendered.
+      key: the key of the step.
+
+    Returns:
+      (gradients of the mean loss, like `params`; metrics, see `Staged`).
+    """
+    points, pending = halves.propose(params, batch, key)
+    audio = batch["audio"]
+    if not isinstance(audio, jax.Array):
+        audio = jax.device_put(audio, points.sharding)
+    rendered, status = host_map(
+        lambda points, audio: render_points(render, audio, points), points, audio
+    )
+    return halves.conclude(pending, rendered, status, batch)
+
+
+def render_points(
+    render: Render, audio: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Renders every point of every example in one call; NumPy only.
+
+    Args:
+      render: see `staged_step`.
+      audio: [batch, channels, time], or [1, channels, time] for all examples.
+      points: [batch, renders, n] in [0, 1].
+
+    Returns:
+      (audio [batch, renders, channels, time], status [batch, renders] int32).
+    """
+    batch, renders, n = points.shape
+    source = np.repeat(np.arange(batch) % audio.shape[0], renders).astype(np.int32)
+    controls = np.ascontiguousarray(points.reshape(-1, n), np.float32)
+    rendered, status = render(np.asarray(audio, np.float32), controls, source)
+    return (
+        rendered.reshape(batch, renders, *audio.shape[1:]),
+        status.reshape(batch, renders).astype(np.int32),
+    )
+
+
+def mean_over_valid(losses: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean of the losses [batch] that are valid [batch]; 0 when none is."""
+    kept = jnp.where(valid, losses, 0.0)
+    return jnp.sum(kept) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def _vector_prior(proxy, plan, batch, cotangent):
+    if proxy is None:
+        return None
+
+    def one(audio, controls, cotangent):
+        return jax.vjp(lambda u: proxy(audio, u), controls)[1](cotangent)[0]
+
+    return jax.vmap(one)(batch["audio"], plan.points[:, 0], cotangent)
+
+
+def _scalar_prior(proxy, loss, plan, batch):
+    if proxy is None:
+        return None
+
+    def one(controls, example):
+        return loss(proxy(example["audio"], controls), example)
+
+    return jax.vmap(jax.grad(one))(plan.points[:, 0], batch)
+
+
+def _check_form(form: str) -> None:
+    if form not in ("vector", "scalar"):
+        raise ValueError(f"form {form!r} is unknown; choose 'vector' or 'scalar'")
