@@ -277,7 +277,7 @@ BUILTINS: dict[str, PluginFacts] = {
             _plain("wet_level", 0.0, 1.0, 0.33, identity=0.0),
             _plain("dry_level", 0.0, 1.0, 0.4, identity=0.5),
             _plain("width", 0.0, 1.0, 1.0),
-            _plain("freeze_mode", 0.0, 1.0, 0.0),
+            _choice("freeze_mode", ON_OFF, "off"),
         ),
         channels="linked",
         max_channels=2,
@@ -285,9 +285,9 @@ BUILTINS: dict[str, PluginFacts] = {
     ),
 }
 
-# Left at their defaults unless a description asks for them by name: a frozen reverb
-# never decays, look-ahead only delays a decision, a target above the rate is no effect.
-NOT_BY_DEFAULT = {("Reverb", "freeze_mode"), ("BrickwallLimiter", "lookahead_ms")}
+# Left at their defaults unless a description asks for them by name: look-ahead only
+# moves a decision that is hardly heard.
+NOT_BY_DEFAULT = {("BrickwallLimiter", "lookahead_ms")}
 
 
 def facts(plugin: str) -> PluginFacts:

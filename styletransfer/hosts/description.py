@@ -96,7 +96,7 @@ class HostEffect:
             for spec in slot.controls
         )
 
-    def at_sample_rate(self, sample_rate: float) -> "HostEffect":
+    def at_sample_rate(self, sample_rate: int | float) -> "HostEffect":
         """The same effect with every range in Hz limited to 0.45 of `sample_rate`.
 
         The upper end of a control in Hz that lies above the limit becomes the limit,

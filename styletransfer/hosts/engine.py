@@ -53,7 +53,7 @@ class Engine:
       ValueError: unknown kind, plug-in or value, from the kind's own opener.
     """
 
-    def __init__(self, effect: HostEffect, sample_rate: float):
+    def __init__(self, effect: HostEffect, sample_rate: int | float):
         self._segments: list[Segment] = []
         self._layout: list[list[tuple[Slot, slice]]] = []
         start = 0

@@ -59,7 +59,7 @@ def fault_controls(faults: Sequence[str], gains: ArrayLike) -> np.ndarray:
     return np.stack(units, axis=-1).astype(np.float32)
 
 
-def open_segment(slots: Sequence[Slot], sample_rate: float) -> "FaultSegment":
+def open_segment(slots: Sequence[Slot], sample_rate: int | float) -> "FaultSegment":
     """Opens it; see `styletransfer.hosts.engine`."""
     del sample_rate
     return FaultSegment(slots)

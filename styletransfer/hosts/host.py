@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Host(Protocol):
         """Ends workers and frees memory; may be called twice."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Any: ...
 
     def __exit__(self, *exception: object) -> None: ...
 
@@ -79,7 +79,7 @@ class BaseHost:
       sample_rate: Hz, positive.
     """
 
-    def __init__(self, effect: HostEffect, sample_rate: float):
+    def __init__(self, effect: HostEffect, sample_rate: int | float):
         if not 1e3 <= sample_rate <= 1e6:
             raise ValueError(f"sample_rate {sample_rate} must be 1000 to 1000000 Hz")
         self.effect = effect.at_sample_rate(sample_rate)
@@ -124,7 +124,7 @@ class BaseHost:
     def _render(self, request: Request) -> tuple[Rendered, dict[int, str]]:
         raise NotImplementedError
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -134,7 +134,7 @@ class BaseHost:
 class SerialHost(BaseHost):
     """Renders one item after the other in the calling thread."""
 
-    def __init__(self, effect: HostEffect, sample_rate: float):
+    def __init__(self, effect: HostEffect, sample_rate: int | float):
         super().__init__(effect, sample_rate)
         self._engines = [Engine(self.effect, self.sample_rate)]
 
@@ -182,7 +182,7 @@ class ThreadHost(SerialHost):
     """
 
     def __init__(
-        self, effect: HostEffect, sample_rate: float, workers: int | None = None
+        self, effect: HostEffect, sample_rate: int | float, workers: int | None = None
     ):
         if not runs_in_threads(effect):
             raise ValueError(

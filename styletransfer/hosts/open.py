@@ -10,11 +10,11 @@ Backend = Literal["process", "thread", "serial"]
 
 def open_host(
     effect: HostEffect,
-    sample_rate: float,
+    sample_rate: int | float,
     *,
     backend: Backend = "process",
     workers: int | None = None,
-    timeout_s: float | None = None,
+    timeout_s: int | float | None = None,
 ) -> Host:
     """Opens an effect at a sample rate.
 

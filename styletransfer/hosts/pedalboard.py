@@ -21,7 +21,9 @@ THREAD_SAFE = True
 _SHORTEST = 64
 
 
-def open_segment(slots: Sequence[Slot], sample_rate: float) -> "PedalboardSegment":
+def open_segment(
+    slots: Sequence[Slot], sample_rate: int | float
+) -> "PedalboardSegment":
     """Opens adjacent built-ins; checks every fixed value by making one of each.
 
     Args:
@@ -42,7 +44,7 @@ class PedalboardSegment:
       sample_rate: Hz.
     """
 
-    def __init__(self, slots: Sequence[Slot], sample_rate: float):
+    def __init__(self, slots: Sequence[Slot], sample_rate: int | float):
         self._sample_rate = float(sample_rate)
         self._makers = [_maker(slot, self._sample_rate) for slot in slots]
         limits = [(facts(slot.plugin).max_channels, slot) for slot in slots]
@@ -73,7 +75,7 @@ class PedalboardSegment:
         return chain.process(audio, self._sample_rate, reset=True)[:, :length]
 
 
-def _maker(slot: Slot, sample_rate: float) -> Callable[[dict[str, Any]], Any]:
+def _maker(slot: Slot, sample_rate: int | float) -> Callable[[dict[str, Any]], Any]:
     """A function from settings to an instance that is set and clean."""
     known = facts(slot.plugin)
     plugin_class = getattr(pedalboard, slot.plugin)

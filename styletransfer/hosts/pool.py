@@ -1,7 +1,7 @@
 """`RenderPool`: worker processes that render a batch and lose nothing to a bad plug-in.
 
-The parent copies the signals into shared memory, deals out runs of items that shrink
-as the end nears (guided scheduling), and sleeps. A worker asks for more when it begins
+The parent copies signals into shared memory, deals out runs of items that shrink as the
+end nears (guided scheduling), and sleeps. A worker asks for more when it begins
 the last item it has, so that it never waits for the parent; what it renders, it writes
 where the caller will read it. A worker that dies or falls silent is replaced and its
 items are rendered again, the one it was at by another worker; an item that fails twice
@@ -40,7 +40,7 @@ class Patience:
         them, after which the pool ends with an error.
     """
 
-    timeout_s: float | None = None
+    timeout_s: int | float | None = None
     factor: float = 20.0
     floor_s: float = 0.5
     start_s: float = 60.0
@@ -56,10 +56,12 @@ class _Call:
     request: p.RequestLayout
     request_block: int
     output_block: int
+    output: np.ndarray
     audio: np.ndarray
     items: int
     next_item: int = 0
     left: int = 0
+    copied: set[int] = field(default_factory=set)
     tries: Counter = field(default_factory=Counter)
     # Items to be rendered again, and the worker that should not get each of them.
     again: deque[tuple[int, int]] = field(default_factory=deque)
@@ -85,10 +87,10 @@ class RenderPool(BaseHost):
     def __init__(
         self,
         effect: HostEffect,
-        sample_rate: float,
+        sample_rate: int | float,
         *,
         workers: int | None = None,
-        timeout_s: float | None = None,
+        timeout_s: int | float | None = None,
         patience: Patience | None = None,
     ):
         super().__init__(effect, sample_rate)
@@ -150,7 +152,6 @@ class RenderPool(BaseHost):
         layout.began[:] = 0.0
         layout.source[:] = request.source
         layout.controls[:] = request.controls
-        layout.audio[:] = request.audio
         self._calls += 1
         call = _Call(
             self._calls,
@@ -158,6 +159,7 @@ class RenderPool(BaseHost):
             block.number,
             output_block.number,
             output,
+            request.audio,
             items,
             left=items,
         )
@@ -198,7 +200,15 @@ class RenderPool(BaseHost):
         if not worker.todo:
             worker.since = time.monotonic()
         worker.todo.extend(range(first, first + count))
-        body = (call.number, call.request_block, call.output_block, first, count)
+        # Signals are copied when they are first needed: the first worker starts after
+        # one of them, and the rest are copied while it renders.
+        source = call.request.source
+        for signal in {int(source[k]) for k in range(first, first + count)}:
+            if signal not in call.copied:
+                call.copied.add(signal)
+                call.request.audio[signal] = call.audio[signal]
+        more = bool(call.again) or call.next_item < call.items
+        body = (call.number, call.request_block, call.output_block, first, count, more)
         worker.send(p.JOB + p.JOB_BODY.pack(*body))
 
     def _next_items(self, worker: WorkerProcess, call: _Call) -> tuple[int, int]:
@@ -208,7 +218,10 @@ class RenderPool(BaseHost):
                 del call.again[position]
                 return item, 1
         remaining = call.items - call.next_item
-        count = min(remaining, max(1, remaining // (2 * len(self._workers))))
+        share = max(1, remaining // (2 * len(self._workers)))
+        if call.next_item < len(self._workers):
+            share = 1  # to have all workers busy as soon as can be
+        count = min(remaining, share)
         first = call.next_item
         call.next_item += count
         return first, count
@@ -291,7 +304,7 @@ class RenderPool(BaseHost):
             call.again.append((item, worker.index))
             return
         call.request.status[item] = status
-        call.audio[item] = 0.0
+        call.output[item] = 0.0
         call.reasons[item] = reason
         call.left -= 1
 

@@ -117,12 +117,12 @@ class Probe:
 
 def probe_effect(
     effect: HostEffect,
-    sample_rate: float,
+    sample_rate: int | float,
     *,
     audio: np.ndarray | None = None,
     backend: Backend = "serial",
     workers: int | None = None,
-    target_db: float = 0.25,
+    target_db: int | float = 0.25,
     seed: int = 0,
 ) -> Probe:
     """Measures an effect.
@@ -185,7 +185,7 @@ def probe_effect(
         )
 
 
-def _signal(audio: np.ndarray | None, sample_rate: float) -> np.ndarray:
+def _signal(audio: np.ndarray | None, sample_rate: int | float) -> np.ndarray:
     """One channel [1, time], up to two seconds."""
     if audio is None:
         return probe_signal(sample_rate, 1.0)[None]

@@ -42,7 +42,7 @@ class WorkerProcess:
       since: monotonic time of the start, or when `todo` was last empty.
     """
 
-    def __init__(self, effect: HostEffect, sample_rate: float, index: int):
+    def __init__(self, effect: HostEffect, sample_rate: int | float, index: int):
         self.index = index
         self.ready = False
         self.todo: deque[int] = deque()

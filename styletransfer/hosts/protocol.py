@@ -24,7 +24,8 @@ IDLE = b"I"  # nothing is left to do; call number
 RAISED = b"E"  # REASON_BODY, then what the plug-in raised, as UTF-8
 
 BLOCK_BODY = struct.Struct("<qq")  # block, bytes
-JOB_BODY = struct.Struct("<qqqqq")  # call, request block, output block, first, count
+# call, request block, output block, first item, count, whether more may follow
+JOB_BODY = struct.Struct("<qqqqqq")
 READY_BODY = struct.Struct("<d")
 CALL_BODY = struct.Struct("<q")
 REASON_BODY = struct.Struct("<qq")  # call, item

@@ -5,7 +5,9 @@ import numpy as np
 _FRAME = 1024
 
 
-def probe_signal(sample_rate: float, seconds: float, seed: int = 0) -> np.ndarray:
+def probe_signal(
+    sample_rate: int | float, seconds: int | float, seed: int = 0
+) -> np.ndarray:
     """Tones with bursts of noise over them, loud and soft: something for any effect.
 
     Every quarter of a second another chord of three tones begins, with a decaying burst
@@ -86,7 +88,7 @@ def lag_samples(before: np.ndarray, after: np.ndarray) -> tuple[int, float]:
 
 
 def decay_seconds(
-    signal: np.ndarray, end: int, sample_rate: float, drop_db: float
+    signal: np.ndarray, end: int, sample_rate: int | float, drop_db: float
 ) -> float:
     """Seconds after `end` until the level stays `drop_db` under its peak.
 

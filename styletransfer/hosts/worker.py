@@ -74,7 +74,7 @@ class _Worker:
                 return
             idle = message[:1] != p.JOB
             if not idle:
-                self._job(*p.JOB_BODY.unpack(message[1:]))
+                self._job(message[1:])
 
     def _receive(self, wait: bool) -> bytes | None:
         """The next message but those about blocks; None when there is none yet."""
@@ -101,11 +101,12 @@ class _Worker:
         except OSError:  # the parent hung up, and there is nobody left to tell
             sys.exit(0)
 
-    def _job(self, call: int, request: int, output: int, first: int, n: int) -> None:
+    def _job(self, body: bytes) -> None:
+        call, request, output, first, count, more = p.JOB_BODY.unpack(body)
         if call != self._call:
             self._open(call, request, output)
-        for item in range(first, first + n):
-            if item == first + n - 1:
+        for item in range(first, first + count):
+            if more and item == first + count - 1:
                 # Asked for early, so that the next job lies here when this one ends.
                 self._send(p.WANT + p.CALL_BODY.pack(call))
             self._item(item)
@@ -145,7 +146,7 @@ def _die_with(parent: int) -> None:
         sys.exit(0)
 
 
-def _trial(engine: Engine, effect: HostEffect, sample_rate: float) -> float:
+def _trial(engine: Engine, effect: HostEffect, sample_rate: int | float) -> float:
     """Renders a little noise, which warms everything up; seconds per sample."""
     length = max(int(_TRIAL_SECONDS * sample_rate), 1)
     noise = np.random.default_rng(0).standard_normal((1, length), np.float32) * 0.1
