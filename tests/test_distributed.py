@@ -1,4 +1,8 @@
-"""Data parallel training: four devices, two processes, and from one to the other."""
+"""Data parallel training: four devices, two processes, and from one to the other.
+
+The step is the staged one through a real black box; four devices share one pool of
+worker processes.
+"""
 
 import json
 import os
@@ -10,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_example import config, make_batches, staged_task
+from training_example import config, make_batches
+from training_staged import render_targets, staged_task
 
 from ddspx.training.fit import fit
 from ddspx.training.logging import read_scalars
@@ -55,8 +60,9 @@ def losses(run):
 def one_device(tmp_path_factory):
     run = tmp_path_factory.mktemp("one") / "run"
     settings = config(steps=15, log_every=1, save_every=100)
-    state = fit(staged_task(), make_batches(), settings, run)
-    return losses(run), float(state.params["drive"])
+    with staged_task() as task:
+        state = fit(task, render_targets(make_batches()), settings, run)
+    return losses(run), np.asarray(state.params["bias"])
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +93,11 @@ def test_two_processes_continue_from_four_devices_and_one_from_them(
     )
     assert first == second and first["step"] == 10
     settings = config(steps=15, log_every=1, save_every=100)
-    state = fit(staged_task(), make_batches(), settings, run)
-    expected, drive = one_device
+    with staged_task() as task:
+        state = fit(task, render_targets(make_batches()), settings, run)
+    expected, bias = one_device
     got = losses(run)
     assert sorted(got) == list(range(1, 16))
     for step, loss in got.items():
         np.testing.assert_allclose(loss, expected[step], rtol=1e-5)
-    np.testing.assert_allclose(float(state.params["drive"]), drive, rtol=1e-5)
+    np.testing.assert_allclose(state.params["bias"], bias, rtol=1e-5)

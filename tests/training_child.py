@@ -60,19 +60,21 @@ def train_staged(run, devices, index, count, port, steps):
         jax.distributed.initialize(
             f"127.0.0.1:{port}", num_processes=count, process_id=index
         )
-    from training_example import config, make_batches, rows, staged_task
+    from training_example import config, make_batches, rows
+    from training_staged import render_targets, staged_task
 
     from ddspx.training.fit import fit
     from ddspx.training.parallel import make_mesh
 
     mesh = make_mesh()
     assert mesh.size == int(devices) * count
-    batches = rows(make_batches(), index, count)
+    batches = rows(render_targets(make_batches()), index, count)
     settings = config(steps=int(steps), log_every=1, save_every=100)
-    state = fit(staged_task(mesh), batches, settings, run, mesh=mesh)
-    drive = state.params["drive"]
-    assert len(drive.sharding.device_set) == mesh.size
-    json.dump({"drive": float(drive), "step": int(state.step)}, sys.stdout)
+    with staged_task(mesh, backend="thread" if count > 1 else "process") as task:
+        state = fit(task, batches, settings, run, mesh=mesh)
+    bias = state.params["bias"]
+    assert len(bias.sharding.device_set) == mesh.size
+    json.dump({"bias": bias.tolist(), "step": int(state.step)}, sys.stdout)
 
 
 if __name__ == "__main__":

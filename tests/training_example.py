@@ -1,8 +1,7 @@
 """A small real task for the tests of training, also run in child processes.
 
 A short filter and a drive are learned from rendered plucked strings and the same
-strings through a hidden filter and drive. `make_task` is compiled whole; `staged_task`
-renders the drive outside of JAX and estimates its gradient.
+strings through a hidden filter and drive.
 """
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 
 from ddspx.training.configuration import FitConfig
 from ddspx.training.optimizer import OptimizerConfig, apply_gradients, make_optimizer
-from ddspx.training.parallel import by_row, compile_step, host_map, on_every_device
+from ddspx.training.parallel import compile_step
 from ddspx.training.task import Task, create_state
 
 BATCH, TIME, TAPS = 4, 256, 8
@@ -102,69 +101,3 @@ def make_task(**changes):
 def config(**changes):
     usual = {"steps": 24, "log_every": 5, "evaluate_every": 10, "save_every": 8}
     return FitConfig(**{**usual, "quiet": True, **changes})
-
-
-# ------------------------------------------------- the same with a black box in between
-
-
-def black_box(audio, drives):
-    """What JAX does not see: [rows, time], [rows, renders] -> [rows, renders, time]."""
-    return np.tanh(drives[:, :, None] * audio[:, None, :], dtype=np.float32)
-
-
-def staged_task(mesh=None, renders=black_box, epsilon=0.05):
-    """The task with its drive applied on the host, its gradient by two perturbations.
-
-    Two compiled halves with `renders` between them, on any mesh.
-    """
-
-    def jit(function, ins, outs):
-        if mesh is None:
-            return jax.jit(function)
-        kinds = {"whole": on_every_device(mesh), "rows": by_row(mesh), None: None}
-        return jax.jit(
-            function,
-            in_shardings=tuple(kinds[i] for i in ins),
-            out_shardings=tuple(kinds[o] for o in outs),
-        )
-
-    def controls(state, batch):
-        def head(params):
-            filtered = convolve(params, batch["audio"])
-            drive = params["drive"] + 0.1 * jnp.mean(filtered**2, axis=-1)
-            return filtered, drive
-
-        (filtered, drive), pull = jax.vjp(head, state.params)
-        sign = jax.random.rademacher(state.step_key(), drive.shape, jnp.float32)
-        drives = jnp.stack([drive, drive + epsilon * sign, drive - epsilon * sign], 1)
-        return filtered, drives, pull
-
-    def update(state, batch, filtered, drives, rendered, pull):
-        target = batch["target"]
-
-        def mean_loss(audio):
-            return jnp.mean((audio - target) ** 2)
-
-        losses = jnp.mean((rendered - target[:, None]) ** 2, axis=-1)
-        loss = jnp.mean(losses[:, 0])
-        # The mean over the batch divides each row's own slope.
-        slope = (losses[:, 1] - losses[:, 2]) / (drives[:, 1] - drives[:, 2])
-        to_drive = slope / losses.shape[0]
-        cotangent = jax.grad(mean_loss)(rendered[:, 0])
-        # d tanh(d x)/dx = d (1 - y^2): the host's derivative with respect to audio.
-        to_audio = cotangent * drives[:, :1] * (1 - rendered[:, 0] ** 2)
-        (gradients,) = pull((to_audio, to_drive))
-        state, norms = apply_gradients(state, gradients, OPTIMIZER)
-        return state, {"loss": loss, **norms}
-
-    first = jit(controls, ("whole", "rows"), ("rows", "rows", None))
-    second = jit(
-        update, ("whole", "rows", "rows", "rows", "rows", None), ("whole", "whole")
-    )
-
-    def step(state, batch):
-        filtered, drives, pull = first(state, batch)
-        rendered = host_map(renders, filtered, drives)
-        return second(state, batch, filtered, drives, rendered, pull)
-
-    return Task(init=init, step=step)
