@@ -9,6 +9,7 @@ decoders are late by the encoder's delay).
 The module imports NumPy, soundfile and soxr, nothing heavier.
 """
 
+import io
 import math
 import os
 import secrets
@@ -192,6 +193,39 @@ def save(
             f"with {data.shape[1]} channels ({_reason(error)})"
         ) from error
     return path
+
+
+def check_writable(path: str | Path, sample_rate: int, channels: int) -> None:
+    """Refuses an output path before any work is done for it.
+
+    Raises:
+      AudioFileError: the suffix names no format that holds this rate and number of
+        channels, or the folder is missing or cannot be written.
+    """
+    path = Path(path)
+    file_format, subtype = _format_of(path, None)
+    if path.is_dir():
+        raise AudioFileError(f"{path}: is a folder, name a file")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise AudioFileError(f"{path}: {folder} is not a folder that can be written")
+    try:
+        with sf.SoundFile(
+            io.BytesIO(), "w", sample_rate, channels, subtype, format=file_format
+        ) as file:
+            file.write(np.zeros((16, channels), np.float32))
+    except sf.LibsndfileError as error:
+        raise AudioFileError(
+            f"{path}: {file_format} {subtype} cannot be written at {sample_rate} Hz "
+            f"with {channels} channels ({_reason(error)})"
+        ) from error
+
+
+def holds_any_level(path: str | Path) -> bool:
+    """Whether `save` keeps samples above full scale in a file of this name."""
+    return _format_of(Path(path), None)[1] in ("FLOAT", "DOUBLE")
 
 
 def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:

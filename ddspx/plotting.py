@@ -1,0 +1,166 @@
+"""Figures that return, never show: spectrograms, average spectra, curves.
+
+Every function returns a `matplotlib.figure.Figure` made without pyplot, so that no
+display is needed and nothing is kept alive. `save` writes one aside and renames it.
+Audio is [channels, time]; channels are mixed by power.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+from matplotlib.figure import Figure
+
+from ddspx.audio import written_aside
+
+# Range below the loudest cell that a spectrogram shows.
+DYNAMIC_RANGE_DB = 80.0
+# A PNG needs no more columns than this, whatever the length of the sound.
+MOST_FRAMES = 1200
+
+
+def save(
+    figure: Figure, path: str | Path, *, overwrite: bool = False, dpi: int = 110
+) -> None:
+    """Writes a figure aside, then renames it: no half-written picture is left.
+
+    Raises:
+      AudioFileError: the file exists and `overwrite` is False, or cannot be written.
+    """
+    with written_aside(path, overwrite=overwrite) as aside:
+        figure.savefig(aside, dpi=dpi)
+
+
+def spectrogram_db(
+    audio: np.ndarray, sample_rate: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Power spectrogram of [channels, time] for looking at.
+
+    Returns:
+      (times in s [frames], frequencies in Hz [bins], dB relative to full scale
+      [bins, frames]).
+    """
+    length = 2 ** max(5, round(math.log2(sample_rate * 0.043)))
+    audio = np.atleast_2d(np.asarray(audio, np.float32))
+    if audio.shape[-1] < length:
+        audio = np.pad(audio, [(0, 0), (0, length - audio.shape[-1])])
+    hop = max(length // 4, audio.shape[-1] // MOST_FRAMES)
+    frequencies, times, power = scipy.signal.spectrogram(
+        audio,
+        sample_rate,
+        window="hann",
+        nperseg=length,
+        noverlap=max(0, length - hop),
+        scaling="spectrum",
+        detrend=False,  # pyright: ignore[reportArgumentType] - stub knows only str
+    )
+    level = 10 * np.log10(power.mean(axis=0) + 1e-14)
+    return times, frequencies, level
+
+
+def average_spectrum_db(
+    audio: np.ndarray, sample_rate: float, *, fraction: int = 6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Long-term power per 1/`fraction` octave from 30 Hz.
+
+    Returns:
+      (band centres in Hz [bands], dB [bands]).
+    """
+    _, frequencies, level = spectrogram_db(audio, sample_rate)
+    power = (10 ** (level / 10)).mean(axis=1)
+    count = int(np.log2(0.5 * sample_rate / 30.0) * fraction)
+    centres = 30.0 * 2 ** (np.arange(count) / fraction)
+    edges = np.log2(np.maximum(frequencies, 1e-3))
+    weights = np.maximum(0, 1 - np.abs(edges - np.log2(centres)[:, None]) * fraction)
+    # Low bands that no bin falls into are interpolated between bins.
+    summed = np.where(
+        weights.sum(axis=1) >= 0.5,
+        weights @ power,
+        np.interp(centres, frequencies, power),
+    )
+    return centres, 10 * np.log10(summed + 1e-14)
+
+
+def compare_sounds(
+    sounds: Mapping[str, tuple[np.ndarray, float]], *, title: str = ""
+) -> Figure:
+    """Spectrograms of several sounds above their average spectra in one plot.
+
+    Args:
+      sounds: ``{name: (audio [channels, time], sample rate in Hz)}``.
+      title: above everything.
+    """
+    count = len(sounds)
+    figure = Figure(figsize=(4.2 * count, 7.2), layout="constrained")
+    grid = figure.add_gridspec(2, count, height_ratios=(1.0, 1.05))
+    analysed = {n: spectrogram_db(audio, rate) for n, (audio, rate) in sounds.items()}
+    loudest = max(level.max() for _, _, level in analysed.values())
+    top = max(rate for _, rate in sounds.values()) / 2
+    image = None
+    axes = []
+    for column, (name, (times, frequencies, level)) in enumerate(analysed.items()):
+        axis = figure.add_subplot(grid[0, column])
+        image = axis.pcolormesh(
+            times,
+            frequencies[1:],
+            level[1:],
+            vmin=loudest - DYNAMIC_RANGE_DB,
+            vmax=loudest,
+            cmap="magma",
+            shading="nearest",
+            rasterized=True,
+        )
+        axis.set(title=name, xlabel="time / s", yscale="log", ylim=(40, top))
+        axis.set_facecolor("black")
+        _hz_ticks(axis.yaxis, top)
+        if column == 0:
+            axis.set_ylabel("frequency / Hz")
+        axes.append(axis)
+    if image is not None:
+        figure.colorbar(image, ax=axes, label="dB FS", pad=0.01)
+    axis = figure.add_subplot(grid[1, :])
+    for name, (audio, rate) in sounds.items():
+        axis.plot(*average_spectrum_db(audio, rate), label=name, linewidth=1.6)
+    axis.set(xscale="log", xlabel="frequency / Hz", ylabel="average level / dB FS")
+    low, high = axis.get_ylim()
+    axis.set(xlim=(30, top), ylim=(max(low, high - 90), high))
+    _hz_ticks(axis.xaxis, top)
+    axis.grid(True, which="major", alpha=0.3)
+    axis.legend()
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Figure:
+    """Lines by name: ``{name: (x, y)}``."""
+    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+    axis = figure.add_subplot()
+    for name, (x, y) in series.items():
+        axis.plot(x, y, label=name, linewidth=1.6, marker="o", markersize=3)
+    axis.set(xlabel=x_label, ylabel=y_label, title=title)
+    if log_x:
+        axis.set_xscale("log")
+    if log_y:
+        axis.set_yscale("log")
+    axis.grid(True, which="both", alpha=0.25)
+    axis.legend()
+    return figure
+
+
+def _hz_ticks(axis, top: float) -> None:
+    ticks = [t for t in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000) if t <= top]
+    axis.set_ticks(
+        ticks, labels=[f"{t // 1000}k" if t >= 1000 else str(t) for t in ticks]
+    )
+    axis.set_ticks([], minor=True)

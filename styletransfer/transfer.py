@@ -1,0 +1,337 @@
+"""The main job: find the settings of an effect that carry a reference's sound over.
+
+    settings = argmin over u of  D(effect(input; u), reference)
+
+with D the content-robust `StyleDistance`, or, when the input's own treated version is
+given as a *target*, the multi-resolution STFT loss. The search works on a typical
+excerpt; the whole input is rendered with the result. Levels are never normalised: what
+the effect gives is what is returned, and the loudness of the reference is one of the
+things that are matched (unless `TransferConfig.match_level` is off).
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ddspx import losses, signal
+from ddspx.parameters import identity_controls, settings
+from ddspx.types import AnyArray
+from styletransfer import search
+from styletransfer.hosts import Host, Status
+from styletransfer.objective import Objective, Score
+from styletransfer.style import StyleDistance, style_bands
+
+# Below this RMS a file holds nothing to match: 16-bit noise is at -98 dBFS.
+SILENT_DB = -80.0
+Method = Literal["combined", "cma_es", "adam_spsa", "adam_orthogonal"]
+
+
+class TransferError(ValueError):
+    """Input that cannot be transferred; the message is one line for people."""
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """How to search.
+
+    Attributes:
+      method: one of `search.SEARCHES`.
+      renders: budget of renders.
+      seed: of all randomness.
+      excerpt_s: the search looks at the most typical stretch of this length.
+      prior: pull towards the identity setting, see `Objective`; not used with a target.
+      match_level: whether the reference's loudness is part of its style.
+    """
+
+    method: Method = "combined"
+    renders: int = 500
+    seed: int = 0
+    excerpt_s: float = 6.0
+    prior: float = 3.0
+    match_level: bool = True
+
+    def __post_init__(self):
+        if self.method not in search.SEARCHES:
+            raise TransferError(
+                f"method {self.method!r} unknown; choose one of"
+                f" {', '.join(search.SEARCHES)}"
+            )
+        if self.renders < 1:
+            raise TransferError(f"renders {self.renders} must be 1 or more")
+        if not self.excerpt_s > 0.1:
+            raise TransferError(f"excerpt_s {self.excerpt_s} must exceed 0.1 seconds")
+        if not self.prior >= 0:
+            raise TransferError(f"prior {self.prior} must be 0 or more")
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """What a transfer gives.
+
+    Attributes:
+      audio: the whole input rendered [channels, time + tail].
+      controls: [n] in [0, 1].
+      settings: the same in physical units, see `ddspx.parameters.settings`.
+      loss: "before" (input untouched) and "after", of the excerpt.
+      terms: the parts of the loss, "before" and "after", by name.
+      history: (renders, best loss) after each call to the host.
+      renders: renders used by the search.
+      failures: renders that the effect failed.
+      seconds: of searching and rendering.
+      interrupted: whether Ctrl-C ended the search.
+    """
+
+    audio: np.ndarray
+    controls: np.ndarray
+    settings: dict[str, Any]
+    loss: dict[str, float]
+    terms: dict[str, dict[str, float]]
+    history: list[tuple[int, float]]
+    renders: int
+    failures: int
+    seconds: float
+    interrupted: bool
+
+
+def transfer(
+    host: Host,
+    audio: Float[np.ndarray, "channels time"],
+    reference: Float[np.ndarray, "reference_channels reference_time"],
+    *,
+    reference_rate: float | None = None,
+    paired: bool = False,
+    config: TransferConfig = TransferConfig(),
+    tail_s: float = 0.0,
+    report: Callable[[int, float], None] | None = None,
+) -> TransferResult:
+    """Matches `audio` to `reference` with the host's effect and renders the result.
+
+    Args:
+      host: the effect, open at the sample rate of `audio`.
+      audio: the input [channels, time].
+      reference: the sound to match [channels, time]; with `paired`, the input's own
+        treated version, aligned to the sample, at the input's rate and channels.
+      reference_rate: Hz; the host's rate when None. Style is compared at each sound's
+        own rate, below 0.45 of the lower of the two.
+      paired: compare sample-aligned, by the multi-resolution STFT loss.
+      config: how to search.
+      tail_s: seconds of silence rendered after the input, for reverbs and delays.
+      report: called with (renders, best loss) as the search goes.
+
+    Returns:
+      A `TransferResult`.
+
+    Raises:
+      TransferError: audio or reference is silent, too short, not finite, or (paired)
+        of another shape.
+    """
+    started = time.perf_counter()
+    rate = host.sample_rate
+    reference_rate = rate if reference_rate is None else reference_rate
+    highest_hz = 0.45 * min(rate, reference_rate)
+    check_audio(audio, rate, "input")
+    check_audio(reference, reference_rate, "target" if paired else "reference")
+    if paired:
+        _check_pair(audio, reference, rate, reference_rate)
+        start, stop = 0, _opening(audio, rate, config.excerpt_s)
+        score = TargetScore(jnp.asarray(reference[:, :stop], jnp.float32), rate)
+    else:
+        start, stop = typical_excerpt(audio, rate, config.excerpt_s)
+        own = StyleDistance(reference_rate, highest_hz, config.match_level)
+        wanted = _features(own, np.asarray(reference, np.float32))
+        score = StyleScore(wanted, StyleDistance(rate, highest_hz, config.match_level))
+    excerpt = np.ascontiguousarray(audio[:, start:stop])
+    objective = Objective(
+        host,
+        excerpt,
+        score,
+        budget=config.renders,
+        prior=0.0 if paired else config.prior,
+        center=identity_controls(host.specs),
+        report=report,
+    )
+    rng = np.random.default_rng(config.seed)
+    interrupted = search.run(search.SEARCHES[config.method], objective, rng)
+    if not np.isfinite(objective.best_loss):
+        raise TransferError(
+            f"{host.effect.name}: none of {objective.renders} renders gave usable"
+            " audio; probe the effect with scripts/probe_effect.py"
+        )
+    untouched = jax.device_get(_score_once(score, excerpt))
+    rendered = render_whole(host, audio, objective.best_controls, tail_s)
+    before = {name: float(value) for name, value in untouched.terms.items()}
+    after = {k: v for k, v in objective.best_terms.items() if k in before}
+    return TransferResult(
+        audio=rendered,
+        controls=objective.best_controls,
+        settings=settings(host.specs, objective.best_controls),
+        loss={"before": float(untouched.loss), "after": sum(after.values())},
+        terms={"before": before, "after": after},
+        history=objective.history,
+        renders=objective.renders,
+        failures=objective.failures,
+        seconds=time.perf_counter() - started,
+        interrupted=interrupted,
+    )
+
+
+def check_audio(audio: np.ndarray, sample_rate: float, role: str) -> None:
+    """Refuses audio that cannot be compared; `role` names it in the message.
+
+    Raises:
+      TransferError: not finite, empty, shorter than an analysis window, or silent.
+    """
+    window = style_bands(sample_rate, 0.45 * sample_rate).window_length
+    if audio.shape[-1] < 4 * window:
+        raise TransferError(
+            f"{role}: {audio.shape[-1] / sample_rate:.3f} s is too short to compare;"
+            f" give {4 * window / sample_rate:.2f} s or more"
+        )
+    if not np.isfinite(audio).all():
+        raise TransferError(f"{role}: holds NaN or infinite samples; repair the file")
+    level = 10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-20)
+    if level < SILENT_DB:
+        raise TransferError(
+            f"{role}: silent ({level:.0f} dBFS RMS); give a sound above {SILENT_DB:.0f}"
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StyleScore:
+    """Score of a render against the style of a reference of other content.
+
+    Attributes:
+      wanted: the reference's style features.
+      distance: how to compare.
+    """
+
+    wanted: dict[str, jax.Array]
+    distance: StyleDistance = field(metadata={"static": True})
+
+    def __call__(self, render: jax.Array) -> Score:
+        """The style distance of a render [channels, time] and its residuals."""
+        features = self.distance.features(render)
+        residuals = self.distance.residuals(features, self.wanted)
+        loss, terms = self.distance(features, self.wanted)
+        return Score(loss, jnp.concatenate(list(residuals.values())), terms)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TargetScore:
+    """Score of a render against the target of the same content.
+
+    The loss is the multi-resolution STFT loss, mean over channels. The residuals are
+    differences of band levels in dB, frame by frame, in the bands of the style
+    distance: both vanish where the render equals the target.
+
+    Attributes:
+      wanted: the target [channels, time].
+      sample_rate: Hz.
+    """
+
+    wanted: jax.Array
+    sample_rate: float = field(metadata={"static": True})
+
+    def __call__(self, render: jax.Array) -> Score:
+        """The loss of a render [channels, time] and its residuals."""
+        loss, terms = losses.multi_resolution_stft(render, self.wanted)
+        residual = (self._levels(render) - self._levels(self.wanted)).ravel()
+        return Score(
+            jnp.mean(loss),
+            residual / math.sqrt(residual.size),
+            {name: jnp.mean(value) for name, value in terms.items()},
+        )
+
+    def _levels(self, audio: jax.Array) -> jax.Array:
+        bands = style_bands(self.sample_rate, 0.45 * self.sample_rate)
+        spectrum = signal.stft(
+            audio,
+            fft_size=bands.window_length,
+            hop_length=bands.hop_length,
+            center=False,
+        )
+        power = bands.weights @ (jnp.abs(spectrum) ** 2) / bands.window_length**2
+        return 10.0 * jnp.log10(power + 1e-6 * jnp.mean(self.wanted**2) + 1e-12)
+
+
+def _check_pair(audio, target, rate, target_rate):
+    if target_rate != rate or target.shape != audio.shape:
+        raise TransferError(
+            f"target: {target.shape[0]} channels x {target.shape[1]} samples at"
+            f" {target_rate:.0f} Hz, but the input is {audio.shape[0]} x"
+            f" {audio.shape[1]} at {rate:.0f} Hz; a target is the input's own treated"
+            " version, use a reference for anything else"
+        )
+
+
+def _opening(audio: np.ndarray, sample_rate: float, seconds: float) -> int:
+    """End of the excerpt for paired search, which always begins with the file.
+
+    A compressor's or reverb's state is known only there. A silent beginning is no use,
+    so that the excerpt lasts until it holds `seconds` times the mean power.
+    """
+    energy = np.cumsum(np.mean(np.square(audio, dtype=np.float64), axis=0))
+    wanted = min(seconds * sample_rate * energy[-1] / len(energy), energy[-1])
+    return max(round(seconds * sample_rate), int(np.searchsorted(energy, wanted)) + 1)
+
+
+def typical_excerpt(
+    audio: Float[np.ndarray, "channels time"], sample_rate: float, seconds: float
+) -> tuple[int, int]:
+    """The stretch whose style is nearest to that of the whole, (start, stop) samples.
+
+    Stretches start every half length; the whole is returned where it is not longer.
+    """
+    length = round(seconds * sample_rate)
+    total = audio.shape[-1]
+    if total <= length:
+        return 0, total
+    distance = StyleDistance(sample_rate, 0.45 * sample_rate)
+    whole = _features(distance, audio)
+    starts = range(0, total - length + 1, max(1, length // 2))
+    apart = [
+        float(distance(_features(distance, audio[:, s : s + length]), whole)[0])
+        for s in starts
+    ]
+    start = starts[int(np.argmin(apart))]
+    return start, start + length
+
+
+def render_whole(
+    host: Host, audio: np.ndarray, controls: np.ndarray, tail_s: float = 0.0
+) -> np.ndarray:
+    """The input and a tail of silence through the effect at one setting.
+
+    Raises:
+      TransferError: the effect failed on the whole input.
+    """
+    tail = round(tail_s * host.sample_rate)
+    padded = np.pad(audio, [(0, 0), (0, tail)]).astype(np.float32)
+    rendered = host.render(padded[None], np.asarray(controls, np.float32)[None])
+    status = Status(int(rendered.status[0]))
+    if status != Status.OK:
+        raise TransferError(
+            f"{host.effect.name}: rendering the whole input ended with {status.name};"
+            " try other --renders or --seed, or probe the effect"
+        )
+    return rendered.audio[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(distance: StyleDistance, audio: AnyArray) -> dict[str, jax.Array]:
+    return distance.features(jnp.asarray(audio))
+
+
+@jax.jit
+def _score_once(score: Callable[[jax.Array], Score], audio: AnyArray) -> Score:
+    return score(jnp.asarray(audio))
