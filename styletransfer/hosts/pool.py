@@ -267,10 +267,7 @@ class RenderPool(BaseHost):
             raise RuntimeError(f"{text} ({refusal['type']})")
         elif call is not None:
             if kind == p.RAISED:
-                number, item = p.REASON_BODY.unpack(body[: p.REASON_BODY.size])
-                if number == call.number:
-                    text = body[p.REASON_BODY.size :].decode(errors="replace")
-                    call.raised[item] = text
+                _note_reason(body, call)
             self._collect(worker, call)
 
     def _collect(self, worker: WorkerProcess, call: _Call) -> None:
@@ -282,9 +279,15 @@ class RenderPool(BaseHost):
             if status[item] == Status.OK:
                 self._failures = 0
                 call.left -= 1
-            else:
-                reason = call.raised.get(item, "output not usable")
-                self._failed(item, worker, call, Status(int(status[item])), reason)
+                continue
+            if status[item] == Status.ERROR and item not in call.raised:
+                # What it raised was sent before the status was set. Whatever else lies
+                # before it asks for what follows here anyway.
+                while message := worker.receive():
+                    if message[:1] == p.RAISED:
+                        _note_reason(message[1:], call)
+            reason = call.raised.pop(item, "output not usable")
+            self._failed(item, worker, call, Status(int(status[item])), reason)
 
     # --- failures
 
@@ -312,7 +315,7 @@ class RenderPool(BaseHost):
         """A worker died or is silent: replaces it and deals its items out again."""
         if call is not None:
             self._collect(worker, call)
-        how = self._kill(worker)
+        how = self._kill(worker, hung_up=not why)
         why = f"worker {why}, {how}" if why else f"worker {how}"
         self._failures += 1
         if self._failures > self.patience.failures:
@@ -349,9 +352,9 @@ class RenderPool(BaseHost):
             worker.send_block(block)
         return worker
 
-    def _kill(self, worker: WorkerProcess) -> str:
+    def _kill(self, worker: WorkerProcess, hung_up: bool = False) -> str:
         self._selector.unregister(worker.connection)
-        return worker.kill()
+        return worker.kill(hung_up)
 
     # --- time
 
@@ -380,3 +383,9 @@ class RenderPool(BaseHost):
         if len(done):
             cost = float(np.median(done)) / (shape.channels * shape.samples)
             self._cost = max(self._cost, cost)
+
+
+def _note_reason(body: bytes, call: _Call) -> None:
+    number, item = p.REASON_BODY.unpack(body[: p.REASON_BODY.size])
+    if number == call.number:
+        call.raised[item] = body[p.REASON_BODY.size :].decode(errors="replace")

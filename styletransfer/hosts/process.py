@@ -1,5 +1,6 @@
 """One worker process as its parent sees it: started, spoken to, killed."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from styletransfer.hosts.memory import Block
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LOG_BYTES = 1 << 22
+_MOMENT_S = 1.0
 # Large blocks stay on the heap and are never returned: without this the kernel clears
 # about a hundred pages per render, and a cheap effect runs at a quarter of the rate.
 _ALLOCATOR = {
@@ -47,6 +49,7 @@ class WorkerProcess:
         self.ready = False
         self.todo: deque[int] = deque()
         self.since = 0.0
+        self._ending = ""
         self._log = os.memfd_create("render-log", os.MFD_CLOEXEC)
         # Appending, so that a log may be emptied under a process that writes to it.
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
@@ -108,16 +111,29 @@ class WorkerProcess:
         except OSError:
             return b""
 
-    def kill(self) -> str:
-        """Ends the process for certain; says how it ended and what it wrote last."""
+    def kill(self, hung_up: bool = False) -> str:
+        """Ends the process for certain; says how it ended and what it wrote last.
+
+        May be called again, and then says the same.
+
+        Args:
+          hung_up: the worker closed its socket, so it is about to end by itself, and
+            how it does is worth a moment.
+        """
+        if self._ending:
+            return self._ending
         self.connection.close()
+        if hung_up:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_MOMENT_S)
         died = self._process.poll()
         self._process.kill()
         self._process.wait()
         said = self.last_words()
         os.close(self._log)
         how = "killed" if died is None else _ending(died)
-        return f"{how}; its log ends: {said}" if said else how
+        self._ending = f"{how}; its log ends: {said}" if said else how
+        return self._ending
 
     def last_words(self) -> str:
         """The end of what the process wrote, on one line."""
