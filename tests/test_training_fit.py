@@ -3,15 +3,22 @@
 import json
 import os
 import signal
+from dataclasses import dataclass
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from training_example import FILES, STEP, config, init, make_batches, make_task, predict
 
-from ddspx.training.checkpoint import CheckpointError, read_record, restore_params
-from ddspx.training.configuration import ConfigurationError
+from ddspx.training.checkpoint import (
+    CheckpointError,
+    load_frozen,
+    read_record,
+    restore_params,
+)
+from ddspx.training.configuration import ConfigurationError, FitConfig, load_preset
 from ddspx.training.fit import fit, stream
 from ddspx.training.logging import read_scalars
 from ddspx.training.task import Sounds
@@ -200,6 +207,56 @@ def test_a_folder_with_other_things_is_not_touched(tmp_path):
     with pytest.raises(CheckpointError, match="exists and is not a run"):
         fit(make_task(), make_batches(), config(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    fit: FitConfig
+    width: int = 3
+
+
+def test_a_whole_configuration_is_stored_and_compared(tmp_path):
+    run, settings = tmp_path / "run", config(steps=8)
+    frozen = {"f": jnp.arange(3.0)}
+    task = make_task(frozen=frozen)
+    whole = Experiment(settings)
+    fit(task, make_batches(), settings, run, run_config=whole)
+    assert load_preset(run / "config.yaml", Experiment, base=whole) == whole
+    assert read_record(run, which="last")["config"]["width"] == 3
+    np.testing.assert_array_equal(load_frozen(run)["f"], frozen["f"])
+    longer = config(steps=9)
+    other = Experiment(longer, width=4)
+    with pytest.raises(ConfigurationError, match="width: was 3, is now 4") as caught:
+        fit(task, make_batches(), longer, run, run_config=other)
+    assert "fit.steps" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="do not hold the FitConfig"):
+        fit(task, make_batches(), longer, run, run_config=whole)
+    state = fit(task, make_batches(), longer, run, run_config=Experiment(longer))
+    assert int(state.step) == 9
+
+
+class Draw(grain.transforms.RandomMap):
+    def random_map(self, element, rng):
+        return {"i": np.int64(element), "x": rng.normal()}
+
+
+@pytest.mark.parametrize("length", [10, 10**9])
+def test_stream_of_a_grain_dataset_starts_anywhere(length):
+    data = grain.MapDataset.range(length).seed(3).random_map(Draw()).batch(2)
+    whole = stream(data, 0, config())
+    first = [next(whole) for _ in range(12)]
+    part = stream(data, 7, config(data_threads=3))
+    for batch in first[7:]:
+        again = next(part)
+        np.testing.assert_array_equal(batch["i"], again["i"])
+        np.testing.assert_array_equal(batch["x"], again["x"])
+    assert len({float(b["x"][0]) for b in first}) == 12  # each epoch draws anew
+
+
+def test_a_filtered_batch_is_refused(tmp_path):
+    batches = [*make_batches(2), None]
+    with pytest.raises(ValueError, match="batch 2 is None"):
+        fit(make_task(), batches, config(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("threads", [1, 4])

@@ -27,6 +27,24 @@ def test_metrics_come_back_in_order_and_once():
     assert watchdog.read() == []
 
 
+class Pending:
+    """A device value that notes whether it was waited for."""
+
+    waited = False
+
+    def block_until_ready(self):
+        self.waited = True
+        return self
+
+
+def test_the_host_waits_only_for_steps_long_in_flight():
+    watchdog = Watchdog(FitConfig(in_flight=3))
+    values = [Pending() for _ in range(10)]
+    for step, value in enumerate(values, 1):
+        watchdog.add(step, {"loss": value}, ())
+        assert [v.waited for v in values] == [i < step - 3 for i in range(10)]
+
+
 def test_the_first_bad_step_is_named_with_all_its_bad_quantities_and_files():
     names = ("a.wav", "b.wav", "c.wav")
     watchdog = Watchdog(FitConfig(), names)

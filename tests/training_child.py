@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import jax
 
@@ -42,6 +43,8 @@ def train_and_die(run, moment):
 
     def step(state, batch):
         if moment == "step" and int(state.step) == 20:
+            while not os.path.exists(os.path.join(run, "last", "16")):
+                time.sleep(0.01)  # the save of step 16 may still be on its way
             die()
         return STEP(state, batch)
 

@@ -6,6 +6,7 @@ state, data position, running means), so a run that was killed at any moment and
 resumed gives the same bits as one that was not.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,13 +131,21 @@ class _Run:
     ) -> None:
         self.task, self.config, self.folder, self.mesh = task, config, folder, mesh
         self.run_config = config if run_config is None else run_config
+        if run_config is not None and config not in vars(run_config).values():
+            raise ConfigurationError(
+                f"run_config is a {type(run_config).__name__} whose fields do not hold "
+                "the FitConfig given as `config`; expected a dataclass with it inside, "
+                "so that all of it is stored and compared"
+            )
         self.first = jax.process_index() == 0
         self.file_names = file_names
         self.known = checkpoint.is_run(folder)
         if self.known:
             self._refuse_other_run(checkpoint.read_run(folder))
         self.record = self._describe()
-        self._open()
+        with contextlib.ExitStack() as stack:
+            self._open(stack)
+            self.open = stack.pop_all()
 
     def _describe(self) -> dict[str, Any]:
         frozen = None
@@ -164,27 +173,34 @@ class _Run:
                     f"{new}); resume with the same, or name a new run folder"
                 )
 
-    def _open(self) -> None:
+    def _open(self, stack: contextlib.ExitStack) -> None:
         config, folder = self.config, self.folder
         if self.first:
             text = to_yaml(self.run_config)
             checkpoint.write_run(folder, self.record, text)
         if self.task.frozen is not None:
             checkpoint.save_frozen(folder, self.task.frozen)
-        self.last = checkpoint.CheckpointStore(
-            folder / checkpoint.LAST, keep=config.keep, keep_every=config.keep_every
+        self.last = stack.enter_context(
+            checkpoint.CheckpointStore(
+                folder / checkpoint.LAST, keep=config.keep, keep_every=config.keep_every
+            )
         )
-        self.best = checkpoint.CheckpointStore(folder / checkpoint.BEST, keep=1)
+        self.best = stack.enter_context(
+            checkpoint.CheckpointStore(folder / checkpoint.BEST, keep=1)
+        )
         self.state, self.memory, self.saved = self._start()
         self.step = int(self.state.step)
         self.watchdog = Watchdog(config, self.file_names, self.memory.silent_steps)
-        self.log = RunLog(
-            folder / LOGS if self.first else None,
-            resume_step=None if self.saved is None else self.step,
+        self.log = stack.enter_context(
+            RunLog(
+                folder / LOGS if self.first else None,
+                resume_step=None if self.saved is None else self.step,
+            )
         )
         self.progress = Progress(
             config.steps, self.step, quiet=config.quiet or not self.first
         )
+        stack.callback(self.progress.close)
 
     def _start(self) -> tuple[TrainState, _Memory, int | None]:
         state = self.task.init(jax.random.key(self.config.seed))
@@ -199,11 +215,8 @@ class _Run:
     def __enter__(self) -> "_Run":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.progress.close()
-        self.log.close()
-        self.last.close()
-        self.best.close()
+    def __exit__(self, *error: Any) -> None:
+        self.open.__exit__(*error)
 
     # ------------------------------------------------------------------------ the loop
 
