@@ -375,3 +375,16 @@ def test_patience_grows_with_the_measured_cost_and_with_the_second_chance():
         pool._cost = 1e-6
         assert pool.timeout_s == pytest.approx(0.5 + 20 * 0.024)
         assert pool._timeout(1000, 2, 3) == pytest.approx(4 * (0.5 + 20 * 0.003))
+
+
+def test_the_benchmark_prints_a_row_for_each_effect_and_size():
+    script = Path(__file__).parent.parent / "scripts" / "benchmarks" / "hosts.py"
+    words = "--effects Gain delay --renders 2 3 --seconds 0.05 --repeats 1 --pause-s 0"
+    done = subprocess.run(
+        [sys.executable, str(script), *words.split(), "--no-faults"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split()[:2] for line in done.stdout.splitlines()[2:]]
+    assert rows == [["Gain", "2"], ["Gain", "3"], ["delay", "2"], ["delay", "3"]]

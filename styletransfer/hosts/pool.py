@@ -24,6 +24,10 @@ from styletransfer.hosts.memory import BlockStore
 from styletransfer.hosts.process import WorkerProcess
 from styletransfer.hosts.request import Rendered, Request, Status
 
+_WORTH_A_MESSAGE_S = 2e-4
+# A comparison with a member of an enumeration costs a microsecond.
+_OK, _ERROR = int(Status.OK), int(Status.ERROR)
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -59,6 +63,7 @@ class _Call:
     output: np.ndarray
     audio: np.ndarray
     items: int
+    least: int
     next_item: int = 0
     left: int = 0
     copied: set[int] = field(default_factory=set)
@@ -161,6 +166,8 @@ class RenderPool(BaseHost):
             output,
             request.audio,
             items,
+            # A run of items is worth a message when it takes this long.
+            int(_WORTH_A_MESSAGE_S / max(self._cost * channels * samples, 1e-7)),
             left=items,
         )
         try:
@@ -217,9 +224,11 @@ class RenderPool(BaseHost):
             if alone or avoid != worker.index:
                 del call.again[position]
                 return item, 1
-        remaining = call.items - call.next_item
-        share = max(1, remaining // (2 * len(self._workers)))
-        if call.next_item < len(self._workers):
+        remaining, workers = call.items - call.next_item, len(self._workers)
+        share = max(1, remaining // (2 * workers))
+        if share < call.least:  # cheap items: rather a message less than even shares
+            share = min(call.least, -(-remaining // workers))
+        elif call.next_item < workers:
             share = 1  # to have all workers busy as soon as can be
         count = min(remaining, share)
         first = call.next_item
@@ -276,11 +285,11 @@ class RenderPool(BaseHost):
         while worker.todo and status[worker.todo[0]] != p.PENDING:
             item = worker.todo.popleft()
             worker.since = time.monotonic()
-            if status[item] == Status.OK:
+            if status[item] == _OK:
                 self._failures = 0
                 call.left -= 1
                 continue
-            if status[item] == Status.ERROR and item not in call.raised:
+            if status[item] == _ERROR and item not in call.raised:
                 # What it raised was sent before the status was set. Whatever else lies
                 # before it asks for what follows here anyway.
                 while message := worker.receive():
