@@ -284,7 +284,6 @@ class RenderPool(BaseHost):
         status = call.request.status
         while worker.todo and status[worker.todo[0]] != p.PENDING:
             item = worker.todo.popleft()
-            worker.since = time.monotonic()
             if status[item] == _OK:
                 self._failures = 0
                 call.left -= 1

@@ -41,7 +41,7 @@ class WorkerProcess:
         dead.
       ready: whether it has opened the effect.
       todo: items that were sent and are not known to be done, in their order.
-      since: monotonic time of the start, or when `todo` was last empty.
+      since: monotonic time of the start, or when `todo` was last filled from empty.
     """
 
     def __init__(self, effect: HostEffect, sample_rate: int | float, index: int):
