@@ -158,6 +158,24 @@ def curves(
     return figure
 
 
+def distributions(
+    values: Mapping[str, np.ndarray], *, y_label: str, title: str = ""
+) -> Figure:
+    """Box plots by name on a log axis, with every value as a dot."""
+    figure = Figure(figsize=(1.9 * len(values) + 1.5, 5.0), layout="constrained")
+    axis = figure.add_subplot()
+    rng = np.random.default_rng(0)
+    places = np.arange(1, len(values) + 1)
+    for place, sample in zip(places, values.values(), strict=True):
+        spread = place + rng.uniform(-0.16, 0.16, len(sample))
+        axis.plot(spread, sample, ".", color="tab:blue", markersize=3, alpha=0.35)
+    axis.boxplot(list(values.values()), positions=places, widths=0.5, showfliers=False)
+    axis.set_xticks(places, [name.replace(", ", ",\n") for name in values])
+    axis.set(ylabel=y_label, title=title, yscale="log")
+    axis.grid(True, axis="y", which="both", alpha=0.25)
+    return figure
+
+
 def _hz_ticks(axis, top: float) -> None:
     ticks = [t for t in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000) if t <= top]
     axis.set_ticks(

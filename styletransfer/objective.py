@@ -2,12 +2,11 @@
 
 An `Objective` renders a batch of settings in one call to the host, scores the renders
 on the device in chunks of one static shape, and remembers the best setting and the
-curve of the best loss against renders. A *score* is a jittable function of one render,
-``score(audio[channels, time]) -> Score``.
+curve of the best loss against renders.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,40 +14,34 @@ import numpy as np
 from jaxtyping import Float
 
 from ddspx.parameters import ParameterSpec
-from styletransfer.hosts import Host, Status
+from styletransfer.hosts import Host, Rendered, Status
 
 # Renders scored per device call. 16 is the population that CMA-ES would take anyway,
 # and small enough that padding a lone render to a full chunk costs little.
 CHUNK = 16
+# Residual of a failed render: far above any real one (60 dB is the most), and finite so
+# that a Jacobian stays finite.
+FAILED_RESIDUAL = 1e3
 
 
-class Score(NamedTuple):
-    """How far one render is from what is wanted.
+class Score(Protocol):
+    """How far one render is from what is wanted; a pytree.
 
-    Attributes:
-      loss: scalar, what is minimised and reported.
-      residuals: [k]; their squares sum to a smooth loss with the same minimum, for the
-        optimisers that use curvature.
-      terms: parts of the loss by name, for people.
+    Two searches of one kind differ in their arrays only, so that the second finds the
+    functions below compiled.
     """
 
-    loss: jax.Array
-    residuals: jax.Array
-    terms: Mapping[str, jax.Array]
+    def loss(self, render: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        """What is minimised and reported, and its parts by name."""
+        ...
 
+    def residuals(self, render: jax.Array) -> jax.Array:
+        """Residuals [k]: their squares sum to a smooth loss with the same minimum.
 
-class Evaluation(NamedTuple):
-    """Scores of a batch of settings, in NumPy.
-
-    Attributes:
-      loss: [m]; infinite where the effect failed.
-      residuals: [m, k]; large where the effect failed.
-      terms: ``{name: [m]}``.
-    """
-
-    loss: np.ndarray
-    residuals: np.ndarray
-    terms: dict[str, np.ndarray]
+        For optimisers that use curvature; much cheaper than `loss` where the loss is
+        the multi-resolution STFT.
+        """
+        ...
 
 
 class BudgetExhausted(Exception):
@@ -61,8 +54,7 @@ class Objective:
     Args:
       host: an open effect.
       audio: the input [channels, time].
-      score: ``(audio[channels, time]) -> Score``: a callable pytree, such as
-        `StyleScore`, so that compiled code serves every search of its kind.
+      score: judges a render, such as `StyleScore`.
       budget: renders allowed; `BudgetExhausted` is raised by the call beyond.
       prior: strength p of the pull towards `center`: p^2 sum_i (u_i - c_i)^2 is added
         to the loss, as if every control were known in advance to within 1/(p sqrt 2).
@@ -74,7 +66,7 @@ class Objective:
         self,
         host: Host,
         audio: Float[np.ndarray, "channels time"],
-        score: Callable[[jax.Array], Score],
+        score: Score,
         *,
         budget: int,
         prior: float = 0.0,
@@ -101,72 +93,107 @@ class Objective:
         """Renders left."""
         return self.budget - self.renders
 
-    def __call__(self, controls: np.ndarray) -> Evaluation:
-        """Renders and scores settings [m, n] in [0, 1]; all in one call to the host.
+    def losses(self, controls: np.ndarray) -> np.ndarray:
+        """Renders and judges settings [m, n] in [0, 1]; one call to the host.
+
+        Returns:
+          Losses [m] with the prior's share, float64; infinite where the effect failed.
 
         Raises:
           BudgetExhausted: fewer than m renders are left; nothing was rendered.
         """
+        controls, rendered = self._render(controls)
+        loss, terms = self._in_chunks(_losses, rendered.audio, controls)
+        loss = np.where(rendered.status == Status.OK, loss, np.inf).astype(np.float64)
+        loss[~np.isfinite(loss)] = np.inf
+        first = int(np.argmin(loss))
+        chosen = {name: float(values[first]) for name, values in terms.items()}
+        self._remember(controls[first], float(loss[first]), chosen)
+        return loss
+
+    def residuals(self, controls: np.ndarray) -> np.ndarray:
+        """Like `losses`, but gives residuals [m, k], float64, the prior's n last.
+
+        The loss is computed for the best of the batch alone. Where the effect failed,
+        residuals are large and finite.
+        """
+        controls, rendered = self._render(controls)
+        residuals = self._in_chunks(_residuals, rendered.audio, controls)
+        residuals = residuals.astype(np.float64)
+        failed = (rendered.status != Status.OK) | ~np.isfinite(residuals).all(axis=1)
+        residuals[failed] = FAILED_RESIDUAL
+        first = int(np.argmin(np.sum(residuals**2, axis=1)))
+        if not failed[first]:
+            loss, terms = jax.device_get(
+                _losses(
+                    self._score,
+                    rendered.audio[first : first + 1],
+                    controls[first : first + 1],
+                    self._prior,
+                    self._center,
+                )
+            )
+            chosen = {name: float(value[0]) for name, value in terms.items()}
+            self._remember(controls[first], float(loss[0]), chosen)
+        return residuals
+
+    def _render(self, controls: np.ndarray) -> tuple[np.ndarray, Rendered]:
         controls = np.clip(np.asarray(controls, np.float32), 0.0, 1.0)
         count = len(controls)
         if count > self.remaining:
             raise BudgetExhausted(f"{count} renders wanted, {self.remaining} left")
-        rendered = self.host.render(
-            self._audio[None], controls, np.zeros(count, np.int32)
-        )
-        evaluation = self._evaluate(rendered.audio, controls)
-        failed = rendered.status != Status.OK
-        self.failures += int(failed.sum())
-        evaluation.loss[failed | ~np.isfinite(evaluation.loss)] = np.inf
-        evaluation.residuals[failed] = 1e3
-        self._remember(controls, evaluation)
-        return evaluation
+        source = np.zeros(count, np.int32)
+        rendered = self.host.render(self._audio[None], controls, source)
+        self.renders += count
+        self.failures += int(np.sum(rendered.status != Status.OK))
+        return controls, rendered
 
-    def _evaluate(self, audio: np.ndarray, controls: np.ndarray) -> Evaluation:
+    def _in_chunks(self, function: Callable, audio: np.ndarray, controls: np.ndarray):
+        """Calls `function` on chunks of one shape; the last one is filled up."""
         parts = []
         for start in range(0, len(controls), CHUNK):
             some, settings = (a[start : start + CHUNK] for a in (audio, controls))
             missing = CHUNK - len(some)
             if missing:
                 some = np.concatenate([some, np.repeat(some[:1], missing, 0)])
-                settings = np.concatenate(
-                    [settings, np.repeat(settings[:1], missing, 0)]
-                )
+                repeated = np.repeat(settings[:1], missing, 0)
+                settings = np.concatenate([settings, repeated])
             scores = jax.device_get(
-                _scores(self._score, some, settings, self._prior, self._center)
+                function(self._score, some, settings, self._prior, self._center)
             )
             parts.append(jax.tree.map(lambda a, m=missing: a[: CHUNK - m], scores))
-        whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-        return Evaluation(whole.loss, whole.residuals, dict(whole.terms))
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
-    def _remember(self, controls: np.ndarray, evaluation: Evaluation) -> None:
-        self.renders += len(controls)
-        first = int(np.argmin(evaluation.loss))
-        if evaluation.loss[first] < self.best_loss:
-            self.best_loss = float(evaluation.loss[first])
-            self.best_controls = controls[first].copy()
-            self.best_terms = {k: float(v[first]) for k, v in evaluation.terms.items()}
+    def _remember(
+        self, controls: np.ndarray, loss: float, terms: dict[str, float]
+    ) -> None:
+        if loss < self.best_loss:
+            self.best_loss = loss
+            self.best_controls = controls.copy()
+            self.best_terms = terms
         self.history.append((self.renders, self.best_loss))
         if self._report is not None:
             self._report(self.renders, self.best_loss)
 
 
 @jax.jit
-def _scores(score, renders, controls, prior, center) -> Score:
-    """Scores of a chunk with the pull of the prior added.
-
-    `score` is a pytree: what differs between two searches of one kind are arrays, so
-    that the second search finds this function compiled.
-    """
+def _losses(score: Score, renders, controls, prior, center):
+    """Losses and terms of a chunk, with the pull of the prior added."""
 
     def one(render, setting):
-        result = score(render)
+        loss, terms = score.loss(render)
+        penalty = jnp.sum((prior * (setting - center)) ** 2)
+        return loss + penalty, {**terms, "prior": penalty}
+
+    return jax.vmap(one)(renders, controls)
+
+
+@jax.jit
+def _residuals(score: Score, renders, controls, prior, center):
+    """Residuals of a chunk; the prior's are the last n."""
+
+    def one(render, setting):
         pull = prior * (setting - center)
-        penalty = jnp.sum(pull**2)
-        return Score(
-            result.loss + penalty,
-            jnp.concatenate([result.residuals, pull]),
-            {**result.terms, "prior": penalty},
-        )
+        return jnp.concatenate([score.residuals(render), pull])
 
     return jax.vmap(one)(renders, controls)

@@ -31,22 +31,21 @@ Search = Callable[[Objective, np.random.Generator], None]
 
 def wide_sample(
     objective: Objective, rng: np.random.Generator, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Evaluates identity and a Latin hypercube; one call to the host.
 
     Half of the sample is drawn towards the identity: most recordings that people
     match are treated gently, and gentle settings are closer to everything.
 
     Returns:
-      (controls [count, n], loss [count]), best first.
+      Controls [count, n], those with the smallest residuals first.
     """
     centre = identity_controls(objective.specs)
     cube = qmc.LatinHypercube(len(centre), rng=rng).random(count - 1)
     cube[::2] = 0.5 * (cube[::2] + centre)
     controls = np.concatenate([centre[None], cube]).astype(np.float32)
-    loss = objective(controls).loss
-    order = np.argsort(loss, kind="stable")
-    return controls[order], loss[order]
+    cost = np.sum(objective.residuals(controls) ** 2, axis=1)
+    return controls[np.argsort(cost, kind="stable")]
 
 
 def cma_es(
@@ -84,7 +83,7 @@ def cma_es(
     strategy = cma.CMAEvolutionStrategy(start, sigma, options)
     while not strategy.stop() and objective.renders + population <= stop_at:
         points = strategy.ask()
-        loss = objective(np.asarray(points)).loss
+        loss = objective.losses(np.asarray(points))
         strategy.tell(points, np.where(np.isfinite(loss), loss, 1e9).tolist())
 
 
@@ -126,7 +125,7 @@ def adam(
         keys = jax.random.split(jax.random.fold_in(key, step), count)
         plans = plan(keys, controls)
         points = np.asarray(plans.points)
-        loss = objective(points.reshape(-1, n)).loss.reshape(count, -1)
+        loss = objective.losses(points.reshape(-1, n)).reshape(count, -1)
         finite = np.isfinite(loss)
         # A failed render says nothing: its pair is made equal and moves nothing.
         loss = np.where(finite.all(axis=1, keepdims=True), loss, 0.0)
@@ -158,11 +157,11 @@ def gauss_newton(
     n = len(start)
     active = np.array([not spec.choices for spec in objective.specs])
     controls = np.clip(np.asarray(start, np.float64), 0.0, 1.0)
-    residual = objective(controls[None]).residuals[0].astype(np.float64)
+    residual = objective.residuals(controls[None])[0]
     damping = 1e-1
     for _ in range(iterations):
         step = np.where(controls + difference <= 1.0, difference, -difference)
-        rows = objective(controls + np.diag(step)[active]).residuals.astype(np.float64)
+        rows = objective.residuals(controls + np.diag(step)[active])
         jacobian = np.zeros((len(residual), n))
         jacobian[:, active] = (rows - residual).T / step[active]
         before = residual @ residual
@@ -171,7 +170,7 @@ def gauss_newton(
             candidates = [
                 _projected_step(controls, jacobian, residual, m, active) for m in grid
             ]
-            trial = objective(np.stack(candidates)).residuals.astype(np.float64)
+            trial = objective.residuals(np.stack(candidates))
             cost = np.sum(trial**2, axis=1)
             best = int(np.argmin(cost))
             if cost[best] < before:
@@ -217,14 +216,14 @@ def combined(
       starts: how many of the best settings are refined, best first.
       wide: size of the wide sample.
     """
-    controls, _ = wide_sample(objective, rng, min(wide, objective.remaining))
+    controls = wide_sample(objective, rng, min(wide, objective.remaining))
     for start in controls[:starts]:
         gauss_newton(objective, start)
 
 
 def _adam_with(make: Callable[..., Estimator]) -> Search:
     def search(objective: Objective, rng: np.random.Generator) -> None:
-        controls, _ = wide_sample(objective, rng, min(32, objective.remaining))
+        controls = wide_sample(objective, rng, min(32, objective.remaining))
         adam(objective, rng, make(0.02, pairs=4), starts=controls[:2])
 
     return search

@@ -12,7 +12,7 @@ things that are matched (unless `TransferConfig.match_level` is off).
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -165,15 +165,16 @@ def transfer(
             f"{host.effect.name}: none of {objective.renders} renders gave usable"
             " audio; probe the effect with scripts/probe_effect.py"
         )
-    untouched = jax.device_get(_score_once(score, excerpt))
+    untouched, terms = jax.device_get(_loss_once(score, excerpt))
     rendered = render_whole(host, audio, objective.best_controls, tail_s)
-    before = {name: float(value) for name, value in untouched.terms.items()}
+    before = {name: float(value) for name, value in terms.items()}
+    pull = objective.best_terms["prior"]
     after = {k: v for k, v in objective.best_terms.items() if k in before}
     return TransferResult(
         audio=rendered,
         controls=objective.best_controls,
         settings=settings(host.specs, objective.best_controls),
-        loss={"before": float(untouched.loss), "after": sum(after.values())},
+        loss={"before": float(untouched), "after": objective.best_loss - pull},
         terms={"before": before, "after": after},
         history=objective.history,
         renders=objective.renders,
@@ -217,12 +218,15 @@ class StyleScore:
     wanted: dict[str, jax.Array]
     distance: StyleDistance = field(metadata={"static": True})
 
-    def __call__(self, render: jax.Array) -> Score:
-        """The style distance of a render [channels, time] and its residuals."""
+    def loss(self, render: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        """The style distance of a render [channels, time] and its terms."""
+        return self.distance(self.distance.features(render), self.wanted)
+
+    def residuals(self, render: jax.Array) -> jax.Array:
+        """Residuals [k] whose squares sum to the distance."""
         features = self.distance.features(render)
         residuals = self.distance.residuals(features, self.wanted)
-        loss, terms = self.distance(features, self.wanted)
-        return Score(loss, jnp.concatenate(list(residuals.values())), terms)
+        return jnp.concatenate(list(residuals.values()))
 
 
 @jax.tree_util.register_dataclass
@@ -242,15 +246,15 @@ class TargetScore:
     wanted: jax.Array
     sample_rate: float = field(metadata={"static": True})
 
-    def __call__(self, render: jax.Array) -> Score:
-        """The loss of a render [channels, time] and its residuals."""
+    def loss(self, render: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        """The loss of a render [channels, time] and its terms, mean over channels."""
         loss, terms = losses.multi_resolution_stft(render, self.wanted)
-        residual = (self._levels(render) - self._levels(self.wanted)).ravel()
-        return Score(
-            jnp.mean(loss),
-            residual / math.sqrt(residual.size),
-            {name: jnp.mean(value) for name, value in terms.items()},
-        )
+        return jnp.mean(loss), {name: jnp.mean(term) for name, term in terms.items()}
+
+    def residuals(self, render: jax.Array) -> jax.Array:
+        """Differences of band levels, scaled so that their squares sum to the mean."""
+        apart = (self._levels(render) - self._levels(self.wanted)).ravel()
+        return apart / math.sqrt(apart.size)
 
     def _levels(self, audio: jax.Array) -> jax.Array:
         bands = style_bands(self.sample_rate, 0.45 * self.sample_rate)
@@ -333,5 +337,5 @@ def _features(distance: StyleDistance, audio: AnyArray) -> dict[str, jax.Array]:
 
 
 @jax.jit
-def _score_once(score: Callable[[jax.Array], Score], audio: AnyArray) -> Score:
-    return score(jnp.asarray(audio))
+def _loss_once(score: Score, audio: AnyArray) -> tuple[jax.Array, Mapping]:
+    return score.loss(jnp.asarray(audio))

@@ -1,0 +1,208 @@
+"""The scoreboard of style transfer on held-out recordings, against its baselines.
+
+    python scripts/evaluate.py --data MANIFEST_OR_FOLDER --category speech --out RUN
+
+Every pair of non-overlapping sections of a speaker or piece of the test split, times
+several hidden settings; multi-resolution STFT loss to the truth; 95 % intervals that
+resample speakers or pieces first. Writes RUN.json and RUN.png. Without --data the
+practice corpus is rendered and used.
+"""
+
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from ddspx import audio, plotting
+from ddspx.data.dataset import Section, sections
+from ddspx.data.manifest import load_collection
+from ddspx.data.practice import render_practice_corpus
+from styletransfer import evaluation
+from styletransfer.hosts import Host, open_host
+from styletransfer.presets import load_effect
+from styletransfer.transfer import Method, TransferConfig
+
+NOTHING, LEVEL = "do nothing", "level-matched dry"
+TRANSFER, WRONG = "transfer", "transfer, wrong reference"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Command line of evaluate.py."""
+
+    out: Path
+    """Where to write; .json and .png are added."""
+    data: Path | None = None
+    """Manifest or folder of recordings; the practice corpus when not given."""
+    category: str | None = None
+    """Only clips below this folder of the manifest, such as speech or music."""
+    split: str = "test"
+    """Which split; tune on another one."""
+    effect: str = "channel_strip"
+    """Effect preset or YAML file."""
+    section_s: float = 5.0
+    """Length of a section in seconds."""
+    settings: int = 3
+    """Hidden settings per pair."""
+    renders: int = 500
+    """Renders each search may use."""
+    method: Method = "combined"
+    """Search."""
+    prior: float = 3.0
+    """Pull towards settings that do nothing."""
+    most: int | None = None
+    """Use only this many trials, evenly spread."""
+    seed: int = 0
+    """Of trials and searches."""
+    overwrite: bool = False
+    """Replace existing output."""
+
+
+def main() -> int:
+    """Runs the scoreboard; returns the exit code."""
+    options = tyro.cli(Arguments, description=__doc__)
+    table = options.out.with_suffix(".json")
+    picture = options.out.with_suffix(".png")
+    try:
+        for path in (table, picture):
+            if path.exists() and not options.overwrite:
+                raise ValueError(f"{path}: exists already; add --overwrite")
+        effect = load_effect(options.effect)
+        config = TransferConfig(
+            method=options.method,
+            renders=options.renders,
+            seed=options.seed,
+            excerpt_s=options.section_s,
+            prior=options.prior,
+        )
+        groups = _groups(options)
+    except ValueError as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 2
+    hosts: dict[int, Host] = {}
+
+    def open_at(rate: int) -> Host:
+        if rate not in hosts:
+            hosts[rate] = open_host(effect, rate)
+        return hosts[rate]
+
+    try:
+        names, results = _run(options, groups, open_at, config)
+    finally:
+        for host in hosts.values():
+            host.close()
+    _report(options, table, picture, names, results)
+    return 0
+
+
+def _groups(options: Arguments) -> dict[str, list[tuple[str, Section]]]:
+    with tempfile.TemporaryDirectory() as folder:
+        if options.data is None:
+            render_practice_corpus(folder, overwrite=True)
+        collection = load_collection(options.data or folder)
+        groups = defaultdict(list)
+        for clip in collection.clips:
+            if clip.split != options.split:
+                continue
+            if options.category not in (None, clip.category):
+                continue
+            for number, section in enumerate(sections(clip, options.section_s)):
+                groups[clip.group].append((f"{clip.path}@{number}", section))
+    groups = {name: members for name, members in groups.items() if len(members) > 1}
+    if not groups:
+        raise ValueError(
+            f"{options.data}: no speaker or piece of split {options.split!r}, category"
+            f" {options.category!r} has two sections of {options.section_s} s"
+        )
+    return groups
+
+
+def _run(options, groups, open_at, config):
+    methods = {
+        NOTHING: evaluation.do_nothing,
+        LEVEL: evaluation.level_matched,
+        "random settings": evaluation.random_settings,
+        "true settings": evaluation.true_settings,
+        TRANSFER: evaluation.transfer_method(config),
+        WRONG: evaluation.transfer_method(config, wrong=True),
+    }
+    trials = list(
+        evaluation.make_trials(
+            groups, open_at, settings=options.settings, seed=options.seed
+        )
+    )
+    if options.most is not None and options.most < len(trials):
+        chosen = np.linspace(0, len(trials) - 1, options.most).round().astype(int)
+        trials = [trials[i] for i in chosen]
+    # Trials of one shape after another compile once.
+    trials.sort(key=lambda t: (t.sample_rate, t.dry.shape), reverse=True)
+    names = []
+    results = {name: np.empty(len(trials)) for name in methods}
+    rng = np.random.default_rng(options.seed + 1)
+    for index, trial in enumerate(tqdm(trials, unit="trial", mininterval=2.0)):
+        host = open_at(trial.sample_rate)
+        names.append((trial.group, trial.name))
+        for name, method in methods.items():
+            made = method(trial, host, rng)
+            results[name][index] = float(evaluation.truth_loss(made, trial.truth))
+    return names, results
+
+
+def _report(options, table, picture, names, results) -> None:
+    groups = [group for group, _ in names]
+    rows = evaluation.scoreboard(results, groups, baseline=NOTHING)
+    against_level = evaluation.scoreboard(results, groups, baseline=LEVEL)
+    against_wrong = evaluation.bootstrap(results[WRONG] - results[TRANSFER], groups)
+    print(
+        f"{len(names)} trials of {len(set(groups))} groups; loss to the truth, lower is"
+        " better; brackets: 95 % interval"
+    )
+    print(
+        f"{'method':<28}{'mean':>8}{'median':>9}   {'better than doing nothing by':<30}"
+        f"{'better than level-matched by':<30}"
+    )
+    for row, level in zip(rows, against_level, strict=True):
+        gain = [
+            f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}] {wins:.0%}"
+            for i, wins in (
+                (row.improvement, row.wins),
+                (level.improvement, level.wins),
+            )
+        ]
+        print(
+            f"{row.method:<28}{row.mean.mean:>8.3f}{row.median:>9.3f}   "
+            f"{gain[0]:<30}{gain[1]:<30}"
+        )
+    print(
+        f"wrong reference less right reference: {against_wrong.mean:.3f}"
+        f" [{against_wrong.low:.3f}, {against_wrong.high:.3f}]"
+    )
+    content = {
+        "arguments": {k: str(v) for k, v in asdict(options).items() if k != "data"},
+        "rows": [asdict(row) for row in rows],
+        "rows_against_level_matched": [asdict(row) for row in against_level],
+        "wrong_less_right": against_wrong._asdict(),
+        "trials": [
+            {"group": g, "name": n, **{m: results[m][i] for m in results}}
+            for i, (g, n) in enumerate(names)
+        ],
+    }
+    with audio.written_aside(table, overwrite=options.overwrite) as aside:
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+    shown = {name: values for name, values in results.items() if np.ptp(values) > 0}
+    figure = plotting.distributions(
+        shown,
+        y_label="multi-resolution STFT loss to the truth",
+        title=f"{options.effect}, {options.category or 'all'}, {len(names)} trials",
+    )
+    plotting.save(figure, picture, overwrite=options.overwrite)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
