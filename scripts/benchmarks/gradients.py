@@ -16,6 +16,7 @@ setting) draws, with bootstrap 95 % intervals that resample the draws.
 """
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ import tyro
 
 from ddspx.data.dataset import CropConfig, audio_dataset, sections
 from ddspx.data.manifest import Clip, load_collection
+from ddspx.data.practice import render_practice_corpus
 from ddspx.data.split import assign_splits, select
 from ddspx.training.fit import fit
 from styletransfer.gradients import (
@@ -59,7 +61,8 @@ class Arguments:
     """What to measure.
 
     Attributes:
-      data: folder or manifest of recordings.
+      data: folder or manifest of recordings; when not given what the environment
+        variable DDSPX_DATA names, or else a practice corpus rendered for the purpose.
       category: use only the recordings of this folder of the collection, if any.
       effects: presets of effects.
       renders: renders of a step, the centre included.
@@ -75,7 +78,7 @@ class Arguments:
       plot: file for the figure.
     """
 
-    data: Path
+    data: Path | None = None
     category: str = "speech"
     effects: tuple[str, ...] = ("channel_strip", "compressor", "distortion")
     renders: tuple[int, ...] = (2, 4, 8, 16, 32)
@@ -113,10 +116,11 @@ class Draws:
 def main(arguments: list[str] | None = None) -> None:
     """Trains stand-ins, measures, prints one table an effect."""
     options = tyro.cli(Arguments, args=arguments, description=__doc__)
-    splits = {s: _clips(options, s) for s in ("train", "valid", "test")}
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        runs = options.proxy_runs or Path(scratch)
+        runs = options.proxy_runs or Path(scratch) / "runs"
+        clips = _recordings(options.data, Path(scratch))
+        splits = {s: _clips(clips, s, options) for s in ("train", "valid", "test")}
         for name in options.effects:
             report[name] = measure(name, splits, runs, options)
     if options.json:
@@ -334,11 +338,16 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _clips(options: Arguments, split: str) -> tuple[Clip, ...]:
-    clips = load_collection(options.data).clips
-    if not any(clip.split for clip in clips):
-        clips = assign_splits(clips)
-    wanted = [c for c in clips if c.category == options.category]
+def _recordings(data: Path | None, scratch: Path) -> tuple[Clip, ...]:
+    data = data or Path(os.environ.get("DDSPX_DATA", scratch / "practice"))
+    if data == scratch / "practice":
+        render_practice_corpus(data)
+    clips = load_collection(data).clips
+    return clips if any(clip.split for clip in clips) else assign_splits(clips)
+
+
+def _clips(clips: tuple[Clip, ...], split: str, options: Arguments) -> tuple[Clip, ...]:
+    wanted = [clip for clip in clips if clip.category == options.category]
     chosen = select(wanted or clips, split)
     return tuple(c for c in chosen if not c.seconds or c.seconds >= options.seconds)
 

@@ -44,15 +44,14 @@ def orthogonal_signs(key: jax.Array, rows: int, n: int) -> jax.Array:
       Signs [rows, n]; any n consecutive rows from a multiple of n are a regular matrix.
     """
     basis = jnp.asarray(sign_basis(n), jnp.float32)
-
-    def one(key):
-        rows_key, columns_key, signs_key = jax.random.split(key, 3)
-        order = jax.random.permutation(rows_key, n)
-        columns = jax.random.permutation(columns_key, n)
-        signs = jax.random.rademacher(signs_key, (n,), jnp.float32)
-        return basis[order][:, columns] * signs[None, :]
-
-    blocks = [one(jax.random.fold_in(key, b)) for b in range(math.ceil(rows / n))]
+    # One draw for everything: each call of the generator costs compile time.
+    draws = jax.random.uniform(key, (math.ceil(rows / n), 3, n))
+    orders = jnp.argsort(draws[:, :2])
+    signs = jnp.where(draws[:, 2] < 0.5, -1.0, 1.0)
+    blocks = [
+        basis[order[0]][:, order[1]] * sign[None, :]
+        for order, sign in zip(orders, signs, strict=True)
+    ]
     return jnp.concatenate(blocks)[:rows]
 
 
