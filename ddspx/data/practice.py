@@ -95,7 +95,9 @@ def render_practice_corpus(
         raise ManifestError(f"{folder}: is a file, name a folder")
     there = [path for path in wanted if path.exists()]
     if there and not overwrite:
-        raise ManifestError(f"{there[0]}: exists already; choose another folder")
+        raise ManifestError(
+            f"{there[0]}: exists already; choose another folder or overwrite"
+        )
     _check_rate(sample_rate)
     clips = []
     for kind, index in names:
