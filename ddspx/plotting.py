@@ -34,7 +34,7 @@ def save(
 
 
 def spectrogram_db(
-    audio: np.ndarray, sample_rate: float
+    audio: np.ndarray, sample_rate: int | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Power spectrogram of [channels, time] for looking at.
 
@@ -61,7 +61,7 @@ def spectrogram_db(
 
 
 def average_spectrum_db(
-    audio: np.ndarray, sample_rate: float, *, fraction: int = 6
+    audio: np.ndarray, sample_rate: int | float, *, fraction: int = 6
 ) -> tuple[np.ndarray, np.ndarray]:
     """Long-term power per 1/`fraction` octave from 30 Hz.
 
@@ -84,7 +84,7 @@ def average_spectrum_db(
 
 
 def compare_sounds(
-    sounds: Mapping[str, tuple[np.ndarray, float]], *, title: str = ""
+    sounds: Mapping[str, tuple[np.ndarray, int | float]], *, title: str = ""
 ) -> Figure:
     """Spectrograms of several sounds above their average spectra in one plot.
 

@@ -50,9 +50,9 @@ class Arguments:
     """Replace an earlier demo."""
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Writes the sounds, calls the transfer script, compares; returns the exit code."""
-    options = tyro.cli(Arguments, description=__doc__)
+    options = tyro.cli(Arguments, args=arguments, description=__doc__)
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     dry = render_piece("strings", 0, sample_rate=SAMPLE_RATE)

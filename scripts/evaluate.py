@@ -64,9 +64,9 @@ class Arguments:
     """Replace existing output."""
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the scoreboard; returns the exit code."""
-    options = tyro.cli(Arguments, description=__doc__)
+    options = tyro.cli(Arguments, args=arguments, description=__doc__)
     table = options.out.with_suffix(".json")
     picture = options.out.with_suffix(".png")
     try:

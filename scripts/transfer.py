@@ -81,9 +81,9 @@ class Job:
     sound: audio.Audio
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Checks everything, then works; returns the exit code."""
-    options = tyro.cli(Arguments, description=__doc__)
+    options = tyro.cli(Arguments, args=arguments, description=__doc__)
     try:
         effect = load_effect(options.effect)
         config = TransferConfig(

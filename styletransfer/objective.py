@@ -6,7 +6,7 @@ curve of the best loss against renders.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ CHUNK = 16
 FAILED_RESIDUAL = 1e3
 
 
+@runtime_checkable
 class Score(Protocol):
     """How far one render is from what is wanted; a pytree.
 

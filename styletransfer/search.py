@@ -216,14 +216,18 @@ def combined(
       starts: how many of the best settings are refined, best first.
       wide: size of the wide sample.
     """
-    controls = wide_sample(objective, rng, min(wide, objective.remaining))
+    # A small budget is better spent on going down than on looking around.
+    wide = min(wide, max(1, objective.remaining // 5))
+    controls = wide_sample(objective, rng, wide)
     for start in controls[:starts]:
         gauss_newton(objective, start)
 
 
 def _adam_with(make: Callable[..., Estimator]) -> Search:
     def search(objective: Objective, rng: np.random.Generator) -> None:
-        controls = wide_sample(objective, rng, min(32, objective.remaining))
+        controls = wide_sample(
+            objective, rng, min(32, max(2, objective.remaining // 5))
+        )
         adam(objective, rng, make(0.02, pairs=4), starts=controls[:2])
 
     return search

@@ -98,7 +98,7 @@ class StyleBands(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def style_bands(sample_rate: float, highest_hz: float) -> StyleBands:
+def style_bands(sample_rate: int | float, highest_hz: int | float) -> StyleBands:
     """Third-octave bands from 50 Hz to `highest_hz`, triangular in log frequency.
 
     Args:
@@ -139,7 +139,7 @@ def style_bands(sample_rate: float, highest_hz: float) -> StyleBands:
 
 
 def style_features(
-    audio: Float[AnyArray, "channels time"], sample_rate: float, highest_hz: float
+    audio: Float[AnyArray, "channels time"], sample_rate: int | float, highest_hz: int | float
 ) -> dict[str, jax.Array]:
     """Describes one sound; keys are those of `TERMS`.
 
@@ -176,7 +176,7 @@ def style_features(
     frame_level = _decibels(frame_power + floor) - loudness
     grouped = power @ bands.groups.T
     level = _decibels(grouped + floor)
-    relative = level - _decibels(grouped.mean(axis=0) + floor)
+    relative = level - _decibels(grouped.mean(axis=0, keepdims=True) + floor)
     step = jnp.diff(level, axis=0) * bands.frame_rate_hz / 10.0
     flatness = jnp.diff(level, n=2, axis=0)
     share = power.mean(axis=0) / (mean_power + SILENCE)
@@ -220,8 +220,8 @@ class StyleDistance:
       terms: names and table rows; a weight of 0 drops a term.
     """
 
-    sample_rate: float
-    highest_hz: float
+    sample_rate: int | float
+    highest_hz: int | float
     match_level: bool = True
     terms: tuple[tuple[str, Term], ...] = tuple(TERMS.items())
 

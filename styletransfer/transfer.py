@@ -51,7 +51,7 @@ class TransferConfig:
       match_level: whether the reference's loudness is part of its style.
     """
 
-    method: Method = "combined"
+    method: str = "combined"
     renders: int = 500
     seed: int = 0
     excerpt_s: float = 6.0
@@ -97,7 +97,7 @@ class TransferResult:
     history: list[tuple[int, float]]
     renders: int
     failures: int
-    seconds: float
+    seconds: int | float
     interrupted: bool
 
 
@@ -106,10 +106,10 @@ def transfer(
     audio: Float[np.ndarray, "channels time"],
     reference: Float[np.ndarray, "reference_channels reference_time"],
     *,
-    reference_rate: float | None = None,
+    reference_rate: int | float | None = None,
     paired: bool = False,
     config: TransferConfig = TransferConfig(),
-    tail_s: float = 0.0,
+    tail_s: int | float = 0.0,
     report: Callable[[int, float], None] | None = None,
 ) -> TransferResult:
     """Matches `audio` to `reference` with the host's effect and renders the result.
@@ -184,7 +184,7 @@ def transfer(
     )
 
 
-def check_audio(audio: np.ndarray, sample_rate: float, role: str) -> None:
+def check_audio(audio: np.ndarray, sample_rate: int | float, role: str) -> None:
     """Refuses audio that cannot be compared; `role` names it in the message.
 
     Raises:
@@ -244,7 +244,7 @@ class TargetScore:
     """
 
     wanted: jax.Array
-    sample_rate: float = field(metadata={"static": True})
+    sample_rate: int | float = field(metadata={"static": True})
 
     def loss(self, render: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         """The loss of a render [channels, time] and its terms, mean over channels."""
@@ -278,7 +278,7 @@ def _check_pair(audio, target, rate, target_rate):
         )
 
 
-def _opening(audio: np.ndarray, sample_rate: float, seconds: float) -> int:
+def _opening(audio: np.ndarray, sample_rate: int | float, seconds: int | float) -> int:
     """End of the excerpt for paired search, which always begins with the file.
 
     A compressor's or reverb's state is known only there. A silent beginning is no use,
@@ -290,7 +290,7 @@ def _opening(audio: np.ndarray, sample_rate: float, seconds: float) -> int:
 
 
 def typical_excerpt(
-    audio: Float[np.ndarray, "channels time"], sample_rate: float, seconds: float
+    audio: Float[np.ndarray, "channels time"], sample_rate: int | float, seconds: int | float
 ) -> tuple[int, int]:
     """The stretch whose style is nearest to that of the whole, (start, stop) samples.
 
@@ -312,7 +312,7 @@ def typical_excerpt(
 
 
 def render_whole(
-    host: Host, audio: np.ndarray, controls: np.ndarray, tail_s: float = 0.0
+    host: Host, audio: np.ndarray, controls: np.ndarray, tail_s: int | float = 0.0
 ) -> np.ndarray:
     """The input and a tail of silence through the effect at one setting.
 

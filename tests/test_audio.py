@@ -1,6 +1,7 @@
 """Audio files: exact round trips, sections, formats, and what is refused."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -211,3 +212,18 @@ def test_written_aside_leaves_nothing_when_the_body_fails(tmp_path):
 def test_a_bad_section_is_a_plain_mistake_of_the_caller(tmp_path):
     with pytest.raises(ValueError, match="lasts more than 0 seconds"):
         audio.load(tmp_path / "a.wav", duration_s=0.0)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".caf", ".w64", ".flac"])
+def test_equal_sounds_are_equal_files(tmp_path, rng, suffix):
+    """libsndfile writes the time of day into float files; ours hold none."""
+    samples = 0.1 * rng.normal(size=(2, 500)).astype(np.float32)
+    one = audio.save(tmp_path / f"one{suffix}", samples, 8000).read_bytes()
+    again = audio.save(tmp_path / f"again{suffix}", samples, 8000).read_bytes()
+    clock = int(time.time()) & 0xFFFFFFFF
+    near = [(clock - back).to_bytes(4, order) for back in range(-5, 60) for order in
+            ("little", "big")]  # fmt: skip
+    assert one == again and not any(stamp in one[:4096] for stamp in near)
+    np.testing.assert_allclose(
+        audio.load(tmp_path / f"one{suffix}").samples, samples, atol=2**-23
+    )

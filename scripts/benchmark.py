@@ -1,0 +1,39 @@
+"""Measurements of speed and quality, one suite a question.
+
+    python scripts/benchmark.py SUITE [options]      (SUITE --help lists the options)
+    python scripts/benchmark.py all                  every suite at its defaults
+
+Suites: hosts (render throughput against the machine's limit, cost of faults),
+gradients (estimators against the converged gradient, per render), transfer (loss
+against renders for every search, target given), style (how much each style term moves
+with content alone: the scales of the style distance).
+"""
+
+import importlib
+import sys
+
+SUITES = ("hosts", "gradients", "transfer", "style")
+
+
+def main() -> int:
+    """Hands the rest of the command line to the suite; returns the exit code."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name != "all" and name not in SUITES:
+        print(
+            f"benchmark.py: suite {name!r} unknown; choose one of {', '.join(SUITES)},"
+            " all",
+            file=sys.stderr,
+        )
+        return 2
+    for suite in SUITES if name == "all" else (name,):
+        print(f"== {suite}", flush=True)
+        importlib.import_module(f"benchmarks.{suite}").main(rest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Objective and searches on problems whose answer is known in closed form."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddspx.parameters import ParameterSpec
+from styletransfer import search
+from styletransfer.hosts import Rendered, Status
+from styletransfer.objective import BudgetExhausted, Objective
+
+N = 6
+
+
+class EchoHost:
+    """Renders the controls themselves, so that a score can be any function of them."""
+
+    sample_rate = 1000
+    effect = None
+
+    def __init__(self, fail=lambda controls: np.zeros(len(controls), bool)):
+        self.specs = tuple(
+            ParameterSpec(f"p{i}", 0.0, 1.0, default=0.5, identity=0.5)
+            for i in range(N)
+        )
+        self.calls = 0
+        self.counts = Counter()
+        self._fail = fail
+
+    def render(self, audio, controls, source):
+        self.calls += 1
+        failed = self._fail(controls)
+        out = np.where(failed[:, None], 0.0, controls)[:, None].astype(np.float32)
+        status = np.where(failed, Status.FAILED, Status.OK).astype(np.int32)
+        return Rendered(out, status)
+
+    def close(self): ...
+
+    def __enter__(self): ...
+
+    def __exit__(self, *exception): ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Valley:
+    """Residuals A (u - wanted) with A badly scaled, as effect controls are."""
+
+    wanted: jax.Array
+    curved: bool = field(default=False, metadata={"static": True})
+
+    def residuals(self, render):
+        apart = render[0] - self.wanted
+        if self.curved:
+            apart = apart + 0.5 * jnp.roll(apart, 1) ** 2
+        mixing = jnp.eye(N) + 0.5 * jnp.eye(N, k=1)
+        return mixing @ (jnp.linspace(1.0, 3.0, N) * apart)
+
+    def loss(self, render):
+        loss = jnp.sum(self.residuals(render) ** 2)
+        return loss, {"valley": loss}
+
+
+def make(wanted, budget=2000, *, curved=False, host=None, **options):
+    score = Valley(jnp.asarray(wanted, jnp.float32), curved)
+    host = EchoHost() if host is None else host
+    audio = np.zeros((1, N), np.float32)
+    options = {"center": np.full(N, 0.5), **options}
+    return Objective(host, audio, score, budget=budget, **options)
+
+
+INSIDE = np.array([0.3, 0.8, 0.5, 0.2, 0.7, 0.45])
+CORNER = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("wanted", [INSIDE, CORNER], ids=["inside", "corner"])
+@pytest.mark.parametrize("name", search.SEARCHES)
+def test_every_search_finds_the_minimum(name, wanted):
+    objective = make(wanted, curved=True)
+    start = float(objective.losses(np.full((1, N), 0.5))[0])
+    assert not search.run(search.SEARCHES[name], objective, np.random.default_rng(0))
+    assert objective.best_loss < 1e-2 * start
+    np.testing.assert_allclose(objective.best_controls, wanted, atol=0.1)
+    assert objective.renders <= objective.budget
+
+
+@pytest.mark.parametrize("name", search.SEARCHES)
+def test_same_seed_same_search_and_budget_is_kept(name):
+    def history(seed):
+        np.random.seed(seed + 5)  # noqa: NPY002 - nothing may depend on this state
+        objective = make(INSIDE, 150, curved=True)
+        search.run(search.SEARCHES[name], objective, np.random.default_rng(1))
+        return objective.history
+
+    one, two = history(0), history(1)
+    assert one == two
+    renders, loss = np.array(one).T
+    assert renders[-1] <= 150 and (np.diff(renders) > 0).all()
+    assert (np.diff(loss) <= 0).all()
+
+
+def test_gauss_newton_solves_a_linear_problem_at_once():
+    objective = make(INSIDE)
+    search.gauss_newton(objective, np.full(N, 0.5), iterations=2)
+    np.testing.assert_allclose(objective.best_controls, INSIDE, atol=2e-3)
+    assert objective.renders <= 1 + 2 * (N + 4)
+
+
+def test_gauss_newton_leaves_a_corner():
+    objective = make(INSIDE)
+    search.gauss_newton(objective, CORNER)
+    np.testing.assert_allclose(objective.best_controls, INSIDE, atol=2e-3)
+
+
+def test_prior_pulls_as_far_as_it_says():
+    # One direction of curvature 2 s^2 against the prior's 2 p^2: the minimum lies at
+    # (s^2 w + p^2 c) / (s^2 + p^2) where the mixing is the identity.
+    objective = make(INSIDE, prior=100.0)
+    search.gauss_newton(objective, np.full(N, 0.5))
+    np.testing.assert_allclose(objective.best_controls, 0.5, atol=0.01)
+    at_centre = objective.losses(np.full((1, N), 0.5))
+    assert at_centre[0] == pytest.approx(
+        float(Valley(jnp.asarray(INSIDE)).loss(jnp.full((1, N), 0.5))[0]), rel=1e-5
+    )
+
+
+def test_failed_renders_are_counted_and_never_best():
+    host = EchoHost(fail=lambda controls: controls[:, 0] > 0.6)
+    objective = make(np.array([1.0, *INSIDE[1:]]), host=host)
+    search.run(search.SEARCHES["combined"], objective, np.random.default_rng(0))
+    assert objective.failures > 0
+    assert objective.best_controls[0] <= 0.6
+    assert np.isinf(objective.losses(np.ones((1, N)))[0])
+
+
+def test_ctrl_c_keeps_the_best_so_far():
+    class Impatient(EchoHost):
+        def render(self, audio, controls, source):
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return super().render(audio, controls, source)
+
+    objective = make(INSIDE, host=Impatient())
+    assert search.run(search.SEARCHES["cma_es"], objective, np.random.default_rng(0))
+    assert objective.renders == 48 and np.isfinite(objective.best_loss)
+
+
+def test_budget_is_checked_before_rendering():
+    objective = make(INSIDE, budget=3)
+    with pytest.raises(BudgetExhausted, match="4 renders wanted, 3 left"):
+        objective.losses(np.zeros((4, N)))
+    assert objective.host.calls == 0 and objective.renders == 0
+
+
+def test_padding_a_chunk_changes_nothing(rng):
+    points = rng.random((21, N), np.float32)
+    together = make(INSIDE).losses(points)
+    alone = [make(INSIDE).losses(point[None])[0] for point in points[[0, 15, 16, 20]]]
+    np.testing.assert_allclose(together[[0, 15, 16, 20]], alone, rtol=1e-6)
+    residuals = make(INSIDE).residuals(points)
+    np.testing.assert_allclose(np.sum(residuals**2, axis=1), together, rtol=1e-4)
