@@ -218,7 +218,7 @@ def k_weighting(sample_rate: Rate) -> np.ndarray:
     return np.asarray(sections(shelf, (b / standard[0], a)))
 
 
-def a_weighting_db(frequency_hz: Any, floor_db: float = -80.0) -> np.ndarray:
+def a_weighting_db(frequency_hz: Any, floor_db: float = -80.0) -> Any:
     """A-weighting of IEC 61672-1, 0 dB at 1 kHz.
 
         A(f) = 20 log10(f4^2 f^4 / ((f^2 + f1^2) sqrt(f^2 + f2^2) sqrt(f^2 + f3^2)

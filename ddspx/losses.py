@@ -8,6 +8,7 @@ gradients are finite on silence, in either argument.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -19,7 +20,7 @@ from jaxtyping import Float
 
 from ddspx.features import mel_filterbank
 from ddspx.filters import Rate, a_weighting_fir
-from ddspx.signal import fft_convolve, power, stft_frames
+from ddspx.signal import fft_convolve, map_examples, power, stft_frames
 from ddspx.types import AnyArray, PerExample, Signal
 
 Target = Float[AnyArray, "*target_batch time"]
@@ -54,7 +55,9 @@ class StftRecipe:
     fft_sizes: tuple[int, ...] = (1024, 2048, 512)
     hop_sizes: tuple[int, ...] = (120, 240, 50)
     window_lengths: tuple[int, ...] = (600, 1200, 240)
-    weights: Mapping[str, float] = field(default_factory=lambda: AURALOSS_WEIGHTS)
+    weights: Mapping[str, float] = field(
+        default_factory=lambda: AURALOSS_WEIGHTS, hash=False
+    )
     magnitude_floor: float = 1e-4
     padding: Literal["center", "end"] = "center"
     mel_bands: tuple[int, ...] | None = None
@@ -71,6 +74,8 @@ class StftRecipe:
                 f" window_lengths {self.window_lengths}, mel_bands {self.mel_bands}:"
                 " give the same number of each, at least one"
             )
+        # A copy of its own: recipes are keys of the compilation cache.
+        object.__setattr__(self, "weights", dict(self.weights))
         known = {SPECTRAL_CONVERGENCE, LOG_MAGNITUDE, LINEAR_MAGNITUDE}
         if not set(self.weights) <= known or not any(self.weights.values()):
             raise ValueError(
@@ -109,19 +114,9 @@ def spectral_distance(
     Raises:
       ValueError: the lengths differ.
     """
-    pair = _aligned(prediction, target)
-    if recipe.perceptual == "a_weighting":
-        assert recipe.sample_rate is not None
-        fir = jnp.asarray(a_weighting_fir(recipe.sample_rate), pair[0].dtype)
-        pair = tuple(fft_convolve(audio, fir, "same") for audio in pair)
-    wanted = [name for name, weight in recipe.weights.items() if weight]
-    count = len(recipe.fft_sizes)
-    scales = [_scale_terms(pair, recipe, index, wanted) for index in range(count)]
-    terms = {
-        name: jnp.asarray(sum(scale[name] for scale in scales) / count)
-        for name in wanted
-    }
-    total = sum(recipe.weights[name] * terms[name] for name in wanted)
+    prediction, target = _aligned(prediction, target)
+    terms = _spectral_terms(prediction, target, recipe)
+    total = sum(recipe.weights[name] * term for name, term in terms.items())
     return jnp.asarray(total), terms
 
 
@@ -343,53 +338,90 @@ def sd_sdr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExam
     return _minus_ratio_db(_dot(scaled), _dot(prediction - target), epsilon)
 
 
-def _scale_terms(
-    pair: tuple[AnyArray, ...], recipe: StftRecipe, index: int, wanted: list[str]
-) -> Terms:
-    """Terms at one resolution, from powers (no root where only logarithms count)."""
-    floor = recipe.magnitude_floor
-    p, t = (jnp.maximum(_powers(audio, recipe, index), floor**2) for audio in pair)
-    terms: Terms = {}
-    log_scale = 0.5
-    if wanted != [LOG_MAGNITUDE] or recipe.mel_bands is not None:
-        p_mag, t_mag = jnp.sqrt(p), jnp.sqrt(t)
-        if recipe.mel_bands is not None:
-            assert recipe.sample_rate is not None
-            bands = recipe.mel_bands[index]
-            bank = mel_filterbank(recipe.sample_rate, recipe.fft_sizes[index], bands)
-            bank = jnp.asarray(bank, p.dtype)
-            p_mag, t_mag = (
-                jnp.matmul(magnitude, bank, precision=_PRECISE)
-                for magnitude in (p_mag, t_mag)
-            )
-            # A band so narrow that it holds no bin is 0 on both sides.
-            p, t = jnp.maximum(p_mag, 1e-12), jnp.maximum(t_mag, 1e-12)
-            log_scale = 1.0
-        if LINEAR_MAGNITUDE in wanted:
-            terms[LINEAR_MAGNITUDE] = _mean(jnp.abs(p_mag - t_mag))
-        if SPECTRAL_CONVERGENCE in wanted:
-            difference = _norm(p_mag - t_mag)
-            terms[SPECTRAL_CONVERGENCE] = difference / _norm(t_mag)
-    if LOG_MAGNITUDE in wanted:
-        terms[LOG_MAGNITUDE] = log_scale * _mean(jnp.abs(jnp.log(p) - jnp.log(t)))
-    return terms
+@partial(jax.jit, static_argnames="recipe")
+def _spectral_terms(prediction: jax.Array, target: jax.Array, recipe: StftRecipe):
+    """Terms by name [...], each example apart; compiled for eager callers too."""
+    lead, time = prediction.shape[:-1], prediction.shape[-1]
+    predictions = prediction.reshape(-1, time)
+
+    def mean_terms(audio, references):
+        spectra = _spectra(audio, recipe)
+        scales = [
+            _terms(*pair, recipe) for pair in zip(spectra, references, strict=True)
+        ]
+        return {
+            name: jnp.asarray(sum(scale[name] for scale in scales) / len(scales))
+            for name in scales[0]
+        }
+
+    if target.size == time:
+        references = _spectra(target.reshape(time), recipe)
+        terms = map_examples(lambda p: mean_terms(p, references), predictions)
+    else:
+        targets = jnp.broadcast_to(target, prediction.shape).reshape(-1, time)
+        terms = map_examples(
+            lambda p, t: mean_terms(p, _spectra(t, recipe)), predictions, targets
+        )
+    return {name: term.reshape(lead) for name, term in terms.items()}
 
 
-def _powers(audio: AnyArray, recipe: StftRecipe, index: int) -> jax.Array:
+def _spectra(audio: jax.Array, recipe: StftRecipe) -> list[jax.Array]:
+    """At each resolution [frames, bins] powers, or [frames, bands] mel magnitudes."""
+    if recipe.perceptual == "a_weighting":
+        assert recipe.sample_rate is not None
+        fir = jnp.asarray(a_weighting_fir(recipe.sample_rate), audio.dtype)
+        audio = jnp.asarray(fft_convolve(audio, fir, "same"))
+    return [_spectrum(audio, recipe, index) for index in range(len(recipe.fft_sizes))]
+
+
+def _spectrum(audio: jax.Array, recipe: StftRecipe, index: int) -> jax.Array:
     fft_size, hop = recipe.fft_sizes[index], recipe.hop_sizes[index]
     center = recipe.padding == "center"
     if not center:
         time = audio.shape[-1]
         after = max(0, (-(-time // hop) - 1) * hop + fft_size - time)
-        audio = jnp.pad(audio, [*[(0, 0)] * (audio.ndim - 1), (0, after)])
-    spectra = stft_frames(
-        audio,
-        fft_size=fft_size,
-        hop_length=hop,
-        window_length=recipe.window_lengths[index],
-        center=center,
+        audio = jnp.pad(audio, (0, after))
+    spectra = power(
+        stft_frames(
+            audio,
+            fft_size=fft_size,
+            hop_length=hop,
+            window_length=recipe.window_lengths[index],
+            center=center,
+        )
     )
-    return jnp.asarray(power(spectra))
+    spectra = jnp.maximum(spectra, recipe.magnitude_floor**2)
+    if recipe.mel_bands is None:
+        return spectra
+    assert recipe.sample_rate is not None
+    bank = mel_filterbank(recipe.sample_rate, fft_size, recipe.mel_bands[index])
+    bank = jnp.asarray(bank, spectra.dtype)
+    bands = jnp.matmul(jnp.sqrt(spectra), bank, precision=_PRECISE)
+    # A band so narrow that it holds no bin is 0 for both, and counts nothing.
+    return jnp.maximum(bands, 1e-12)
+
+
+def _terms(p: jax.Array, t: jax.Array, recipe: StftRecipe) -> Terms:
+    """Terms at one resolution; powers where there are no mel bands.
+
+    Powers spare the logarithm a root: ln P - ln T is half the logarithm of a quotient.
+    """
+    of_powers = recipe.mel_bands is None
+    terms: Terms = {}
+    wanted = [name for name, weight in recipe.weights.items() if weight]
+    if wanted != [LOG_MAGNITUDE]:
+        difference = jnp.sqrt(p) - jnp.sqrt(t) if of_powers else p - t
+    for name in wanted:
+        if name == LOG_MAGNITUDE:
+            scale = 0.5 if of_powers else 1.0
+            terms[name] = scale * _mean(jnp.abs(jnp.log(p / t)))
+        elif name == LINEAR_MAGNITUDE:
+            terms[name] = _mean(jnp.abs(difference))
+        else:
+            # The floor keeps the root's gradient finite where both are equal.
+            error = jnp.maximum(_mean(jnp.square(difference)), 1e-30)
+            terms[name] = jnp.sqrt(error / _mean(t if of_powers else jnp.square(t)))
+    return terms
 
 
 def _mean(values: jax.Array) -> jax.Array:
@@ -401,12 +433,6 @@ def _mean(values: jax.Array) -> jax.Array:
     frames, bins = values.shape[-2:]
     weights = jnp.full((bins,), 1.0 / (frames * bins), values.dtype)
     return jnp.matmul(values, weights, precision=_PRECISE).sum(-1)
-
-
-def _norm(values: jax.Array) -> jax.Array:
-    """Frobenius norm over the last two axes, gradient zero at zero."""
-    squares = jnp.einsum("...fb,...fb->...", values, values, precision=_PRECISE)
-    return jnp.sqrt(jnp.maximum(squares, 1e-30))
 
 
 def _dot(x: jax.Array) -> jax.Array:

@@ -2,12 +2,14 @@
 
 Audio is real, any leading dimensions, time last; nothing is clipped or normalised. All
 sizes are Python integers fixed at trace time, all windows and filters are constants
-designed in float64 and applied in the precision of the audio.
+designed in float64 and applied in the precision of the audio. The longer functions are
+compiled, so that they are fast when called eagerly.
 """
 
 import math
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,36 @@ from jaxtyping import Complex, Float
 from ddspx.types import AnyArray, Signal
 
 PadMode = Literal["reflect", "constant"]
+Samples = Float[AnyArray, "*batch samples"]  # a signal of another length
 
 # Real multiplications in full float32: the default of TPUs and of recent GPUs rounds
 # the factors to bf16 or TF32, 3 decimal digits.
 PRECISE = lax.Precision.HIGHEST
 
+_SIZES = ("fft_size", "hop_length", "window_length", "window_name", "center")
+
 # Above this many coefficients resampling goes by gathered phases, not by one matrix.
 _MATRIX_LIMIT = 1 << 22
+
+
+def map_examples(function: Callable, *arrays: AnyArray) -> Any:
+    """A function of one example over the leading axis, as fast as the device allows.
+
+    On CPU one example after the other, so that its spectra stay in the cache (2 to 5
+    times faster than a batch of them), and its gradient keeps nothing but the arrays;
+    elsewhere `jax.vmap`. Under `jax.vmap` it is a batch again: give leading axes.
+
+    Args:
+      function: of one example of each array, to a pytree of arrays.
+      *arrays: [examples, ...].
+
+    Returns:
+      What the function returns, each array with a leading axis.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.vmap(function)(*arrays)
+    one = jax.checkpoint(lambda example: function(*example), prevent_cse=False)
+    return lax.map(one, arrays)
 
 
 def frame(
@@ -61,7 +86,7 @@ def frame(
 
 def overlap_add(
     frames: Float[AnyArray, "*batch frames frame_length"], hop_length: int
-) -> Signal:
+) -> Samples:
     """Transpose of `frame`: pieces summed where they overlap.
 
         y[t] = sum_f frames[f, t - f hop]
@@ -107,6 +132,7 @@ def window(name: str, length: int) -> np.ndarray:
     return np.asarray(scipy.signal.get_window(name, length, fftbins=True))
 
 
+@partial(jax.jit, static_argnames=(*_SIZES, "pad_mode"))
 def stft_frames(
     audio: Signal,
     *,
@@ -119,14 +145,7 @@ def stft_frames(
 ) -> Complex[AnyArray, "*batch frames bins"]:
     """`stft` with the axes as the FFT leaves them, which spares a transposition.
 
-    Args:
-      audio: as in `stft`.
-      fft_size: as in `stft`.
-      hop_length: as in `stft`.
-      window_length: as in `stft`.
-      window_name: as in `stft`.
-      center: as in `stft`.
-      pad_mode: as in `stft`.
+    Args: all as in `stft`.
 
     Returns:
       Complex [..., frames, fft_size // 2 + 1].
@@ -193,6 +212,7 @@ def stft(
     return jnp.moveaxis(spectra, -1, -2)
 
 
+@partial(jax.jit, static_argnames=("length", *_SIZES))
 def istft(
     spectrum: Complex[AnyArray, "*batch bins frames"],
     *,
@@ -202,7 +222,7 @@ def istft(
     window_length: int | None = None,
     window_name: str = "hann",
     center: bool = True,
-) -> Signal:
+) -> Samples:
     """Inverse of `stft`, in the least-squares sense for a spectrum that is none.
 
         x[t] = sum_f w[t - f hop] frame_f[t - f hop] / sum_f w[t - f hop]^2
@@ -272,11 +292,12 @@ def power(
     return jnp.square(jnp.real(spectrum)) + jnp.square(jnp.imag(spectrum))
 
 
+@partial(jax.jit, static_argnames="mode")
 def fft_convolve(
     audio: Signal,
     impulse_response: Float[AnyArray, "*#batch taps"],
     mode: Literal["full", "same", "valid", "causal"] = "full",
-) -> Signal:
+) -> Samples:
     """Linear convolution by one FFT of the whole.
 
         y[t] = sum_k h[k] x[t - k]
@@ -310,6 +331,10 @@ def fft_convolve(
     return out[..., start : start + length]
 
 
+@partial(
+    jax.jit,
+    static_argnames=("from_hz", "to_hz", "zero_crossings", "rolloff", "stopband_db"),
+)
 def resample(
     audio: Signal,
     from_hz: int,
@@ -318,7 +343,7 @@ def resample(
     zero_crossings: int = 32,
     rolloff: float = 0.95,
     stopband_db: float = 90.0,
-) -> Signal:
+) -> Samples:
     """Change of sample rate by a windowed sinc, no delay.
 
         y[m] = sum_n x[n] h(m from / to - n),  h a Kaiser-windowed sinc
@@ -399,9 +424,9 @@ def _resample_phases(audio: jax.Array, length: int, design: tuple) -> jax.Array:
     position = np.arange(length, dtype=np.int64) * down
     nearest = jnp.asarray(position // up, jnp.int32)
     phase = jnp.asarray(position % up, jnp.int32)
-    taps = np.arange(-half + 1, half + 1)
+    taps = np.arange(-half, half + 1)
     table = _kaiser_sinc(taps[:, None] - np.arange(up)[None, :] / up, *design)
-    padded = _pad_last(audio, half - 1, half)
+    padded = _pad_last(audio, half, half)
 
     def add(total, tap):
         offset, weights = tap
@@ -410,7 +435,7 @@ def _resample_phases(audio: jax.Array, length: int, design: tuple) -> jax.Array:
         ), None
 
     start = jnp.zeros((*audio.shape[:-1], length), audio.dtype)
-    steps = (jnp.arange(2 * half), jnp.asarray(table, audio.dtype))
+    steps = (jnp.arange(2 * half + 1), jnp.asarray(table, audio.dtype))
     return lax.scan(add, start, steps)[0]
 
 
