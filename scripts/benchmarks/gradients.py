@@ -178,6 +178,8 @@ def _rows(host, known, tested, losses, options) -> list[dict[str, Any]]:
             ("stand-in + coordinates", coordinates(STEP, unknown, few), True),
         ]
         for name, estimator, with_prior in table:
+            if with_prior and estimator.renders(n) > max(renders, 1 + few):
+                continue  # a pair and the centre are 3 renders
             prior = tested.proxy if with_prior else np.zeros_like(tested.proxy)
             found = _estimates(host, tested, estimator, prior, remembered, options)
             rows.append(_row(name, renders, found, tested.truth))
