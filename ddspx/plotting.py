@@ -14,6 +14,7 @@ import scipy.signal
 from matplotlib.figure import Figure
 
 from ddspx.audio import written_aside
+from ddspx.types import Rate
 
 # Range below the loudest cell that a spectrogram shows.
 DYNAMIC_RANGE_DB = 80.0
@@ -34,7 +35,7 @@ def save(
 
 
 def spectrogram_db(
-    audio: np.ndarray, sample_rate: int | float
+    audio: np.ndarray, sample_rate: Rate
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Power spectrogram of [channels, time] for looking at.
 
@@ -61,7 +62,7 @@ def spectrogram_db(
 
 
 def average_spectrum_db(
-    audio: np.ndarray, sample_rate: int | float, *, fraction: int = 6
+    audio: np.ndarray, sample_rate: Rate, *, fraction: int = 6
 ) -> tuple[np.ndarray, np.ndarray]:
     """Long-term power per 1/`fraction` octave from 30 Hz.
 

@@ -17,3 +17,5 @@ PerExample = Float[AnyArray, "*batch"]
 Spectrum = Float[AnyArray, "*batch bins frames"]
 Indices = Int[AnyArray, "*batch"]
 RandomKey = Key[jax.Array, ""]
+# A frequency or a rate in Hz: whole numbers are as welcome as fractions.
+Rate = int | float

@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ddspx import signal
-from ddspx.types import AnyArray
+from ddspx.types import AnyArray, Rate
 
 # 43 ms: a third octave at 60 Hz is 14 Hz wide, the least that bands need, while the
 # envelopes still see syllables and drum hits.
@@ -98,7 +98,7 @@ class StyleBands(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def style_bands(sample_rate: int | float, highest_hz: int | float) -> StyleBands:
+def style_bands(sample_rate: Rate, highest_hz: Rate) -> StyleBands:
     """Third-octave bands from 50 Hz to `highest_hz`, triangular in log frequency.
 
     Args:
@@ -139,7 +139,7 @@ def style_bands(sample_rate: int | float, highest_hz: int | float) -> StyleBands
 
 
 def style_features(
-    audio: Float[AnyArray, "channels time"], sample_rate: int | float, highest_hz: int | float
+    audio: Float[AnyArray, "channels time"], sample_rate: Rate, highest_hz: Rate
 ) -> dict[str, jax.Array]:
     """Describes one sound; keys are those of `TERMS`.
 
@@ -220,8 +220,8 @@ class StyleDistance:
       terms: names and table rows; a weight of 0 drops a term.
     """
 
-    sample_rate: int | float
-    highest_hz: int | float
+    sample_rate: Rate
+    highest_hz: Rate
     match_level: bool = True
     terms: tuple[tuple[str, Term], ...] = tuple(TERMS.items())
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from ddspx import losses, signal
 from ddspx.parameters import identity_controls, settings
-from ddspx.types import AnyArray
+from ddspx.types import AnyArray, Rate
 from styletransfer import search
 from styletransfer.hosts import Host, Status
 from styletransfer.objective import Objective, Score
@@ -106,7 +106,7 @@ def transfer(
     audio: Float[np.ndarray, "channels time"],
     reference: Float[np.ndarray, "reference_channels reference_time"],
     *,
-    reference_rate: int | float | None = None,
+    reference_rate: Rate | None = None,
     paired: bool = False,
     config: TransferConfig = TransferConfig(),
     tail_s: int | float = 0.0,
@@ -184,7 +184,7 @@ def transfer(
     )
 
 
-def check_audio(audio: np.ndarray, sample_rate: int | float, role: str) -> None:
+def check_audio(audio: np.ndarray, sample_rate: Rate, role: str) -> None:
     """Refuses audio that cannot be compared; `role` names it in the message.
 
     Raises:
@@ -244,7 +244,7 @@ class TargetScore:
     """
 
     wanted: jax.Array
-    sample_rate: int | float = field(metadata={"static": True})
+    sample_rate: Rate = field(metadata={"static": True})
 
     def loss(self, render: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         """The loss of a render [channels, time] and its terms, mean over channels."""
@@ -278,7 +278,7 @@ def _check_pair(audio, target, rate, target_rate):
         )
 
 
-def _opening(audio: np.ndarray, sample_rate: int | float, seconds: int | float) -> int:
+def _opening(audio: np.ndarray, sample_rate: Rate, seconds: int | float) -> int:
     """End of the excerpt for paired search, which always begins with the file.
 
     A compressor's or reverb's state is known only there. A silent beginning is no use,
@@ -290,7 +290,7 @@ def _opening(audio: np.ndarray, sample_rate: int | float, seconds: int | float) 
 
 
 def typical_excerpt(
-    audio: Float[np.ndarray, "channels time"], sample_rate: int | float, seconds: int | float
+    audio: Float[np.ndarray, "channels time"], sample_rate: Rate, seconds: int | float
 ) -> tuple[int, int]:
     """The stretch whose style is nearest to that of the whole, (start, stop) samples.
 

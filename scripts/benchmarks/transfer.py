@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
         shares = {name: rows.tolist() for name, rows in curves.items()}
         aside.write_text(json.dumps({"renders": columns, "shares": shares}) + "\n")
     figure = plotting.curves(
-        {name: (columns, values) for name, values in medians.items()},
+        {name: (columns, values.tolist()) for name, values in medians.items()},
         x_label="renders",
         y_label="median loss as a share of doing nothing",
         title=f"{options.effect}, {len(dry)} trials, target given",
