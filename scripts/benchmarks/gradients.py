@@ -138,8 +138,9 @@ def measure(
         print(f"\n{name}: {len(host.specs)} controls; stand-in: {seconds}", flush=True)
         losses = _loss_of_renders()
         slope = _proxy_gradient(proxy, params)
-        known = _draw(host, splits["valid"], options.calibration, 1, losses, slope)
-        tested = _draw(host, splits["test"], options.draws, 2, losses, slope, options)
+        tools = (losses, slope, options)
+        known = _draw(host, splits["valid"], options.calibration, 1, *tools)
+        tested = _draw(host, splits["test"], options.draws, 2, *tools, check=True)
         rows = _rows(host, known, tested, losses, options)
     for row in rows:
         print(_line(row), flush=True)
@@ -242,16 +243,15 @@ def _draw(
     seed: int,
     losses: Any,
     slope: Any,
-    check: Arguments | None = None,
+    options: Arguments,
+    check: bool = False,
 ) -> Draws:
     rng = np.random.default_rng(seed)
-    seconds, rate = Arguments.seconds, host.sample_rate
-    if check is not None:
-        seconds = check.seconds
+    rate, seconds = options.sample_rate, options.seconds
     found: list[np.ndarray] = []
     # Clip by clip in turn, so that few draws still meet every speaker.
     for index in rng.permutation(len(clips)):
-        parts = sections(clips[index], seconds, sample_rate=int(rate), channels=1)
+        parts = sections(clips[index], seconds, sample_rate=rate, channels=1)
         if parts:
             found.append(parts[rng.integers(len(parts))].samples)
         if len(found) == count:
@@ -261,7 +261,7 @@ def _draw(
     target = host.render(audio, rng.random(controls.shape, dtype=np.float32))[0]
     draws = Draws(audio, controls, target, controls, controls)
     truth = _differences(host, draws, losses, TRUTH_STEP)
-    if check is not None:
+    if check:
         for factor in (0.5, 2.0):
             other = _differences(host, draws, losses, factor * TRUTH_STEP)
             row = _row("", 0, other[:, None], truth)
