@@ -47,17 +47,22 @@ def spectrogram_db(
     audio = np.atleast_2d(np.asarray(audio, np.float32))
     if audio.shape[-1] < length:
         audio = np.pad(audio, [(0, 0), (0, length - audio.shape[-1])])
-    hop = max(length // 4, audio.shape[-1] // MOST_FRAMES)
     frequencies, times, power = scipy.signal.spectrogram(
         audio,
         sample_rate,
         window="hann",
         nperseg=length,
-        noverlap=max(0, length - hop),
+        noverlap=length - length // 4,
         scaling="spectrum",
         detrend=False,  # pyright: ignore[reportArgumentType] - stub knows only str
     )
-    level = 10 * np.log10(power.mean(axis=0) + 1e-14)
+    power = power.mean(axis=0)
+    group = math.ceil(times.size / MOST_FRAMES)
+    if group > 1:
+        whole = times.size // group * group
+        times = times[:whole].reshape(-1, group).mean(axis=1)
+        power = power[:, :whole].reshape(len(power), -1, group).mean(axis=2)
+    level = 10 * np.log10(power + 1e-14)
     return times, frequencies, level
 
 
