@@ -23,7 +23,7 @@ from ddspx.filters import Rate, a_weighting_fir
 from ddspx.signal import fft_convolve, map_examples, power, stft_frames
 from ddspx.types import AnyArray, PerExample, Signal
 
-Target = Float[AnyArray, "*target_batch time"]
+Target = Float[AnyArray, "*target_batch target_time"]  # equal; checked with words
 Terms = dict[str, jax.Array]
 
 SPECTRAL_CONVERGENCE = "stft/spectral_convergence"
