@@ -2,10 +2,11 @@
 
 Audio has any leading dimensions, time last; full scale is 1 (0 dB). Nothing is
 normalised. Levels have a floor, so that they and their gradients are finite on silence;
-the gradient is zero below the floor.
+the gradient is zero below the floor. All are compiled; every argument but the audio is
+fixed at trace time.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import jax
@@ -84,6 +85,19 @@ def mel_filterbank(
     return weights
 
 
+@partial(
+    jax.jit,
+    static_argnames=(
+        "sample_rate",
+        "fft_size",
+        "hop_length",
+        "mel_bands",
+        "low_hz",
+        "high_hz",
+        "floor_db",
+        "pad_mode",
+    ),
+)
 def log_mel(
     audio: Signal,
     sample_rate: Rate,
@@ -125,6 +139,17 @@ def log_mel(
     return jnp.moveaxis(power_to_db(bands, floor_db), -1, -2)
 
 
+@partial(
+    jax.jit,
+    static_argnames=(
+        "sample_rate",
+        "coefficients",
+        "fft_size",
+        "hop_length",
+        "mel_bands",
+        "floor_db",
+    ),
+)
 def mfcc(
     audio: Signal,
     sample_rate: Rate,
@@ -171,6 +196,10 @@ def mfcc(
     )
 
 
+@partial(
+    jax.jit,
+    static_argnames=("sample_rate", "fft_size", "hop_length", "padding", "floor_db"),
+)
 def a_weighted_loudness_db(
     audio: Signal,
     sample_rate: Rate,
@@ -214,6 +243,7 @@ def a_weighted_loudness_db(
     return power_to_db(weighted, floor_db)
 
 
+@partial(jax.jit, static_argnames="sample_rate")
 def integrated_loudness_lufs(audio: Audio, sample_rate: Rate) -> PerExample:
     """Gated loudness of a programme, ITU-R BS.1770-4 / EBU R 128.
 
@@ -263,6 +293,7 @@ def integrated_loudness_lufs(audio: Audio, sample_rate: Rate) -> PerExample:
     return _LOUDNESS_OFFSET_DB + 10.0 * jnp.log10(mean)
 
 
+@partial(jax.jit, static_argnames=("frame_length", "hop_length", "floor_db"))
 def rms_db(
     audio: Signal,
     *,
@@ -285,6 +316,7 @@ def rms_db(
     return power_to_db(_sum_squares(pieces) / pieces.shape[-1], floor_db)
 
 
+@partial(jax.jit, static_argnames=("frame_length", "hop_length", "floor_db"))
 def crest_factor_db(
     audio: Signal,
     *,
@@ -311,6 +343,7 @@ def crest_factor_db(
     return gain_to_db(peak, floor_db) - power_to_db(mean_square, floor_db)
 
 
+@partial(jax.jit, static_argnames=("sample_rate", "fft_size", "hop_length", "pad_mode"))
 def spectral_centroid_hz(
     audio: Signal,
     sample_rate: Rate,

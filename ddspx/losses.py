@@ -205,6 +205,7 @@ def mel_distance(
     return spectral_distance(prediction, target, recipe)[0]
 
 
+@jax.jit
 def l1(prediction: Signal, target: Target) -> PerExample:
     """``mean |p - t|`` over time.
 
@@ -219,6 +220,7 @@ def l1(prediction: Signal, target: Target) -> PerExample:
     return jnp.abs(prediction - target).mean(-1)
 
 
+@jax.jit
 def l2(prediction: Signal, target: Target) -> PerExample:
     """``mean (p - t)^2`` over time.
 
@@ -233,6 +235,7 @@ def l2(prediction: Signal, target: Target) -> PerExample:
     return _dot(prediction - target) / prediction.shape[-1]
 
 
+@jax.jit
 def log_cosh(prediction: Signal, target: Target, sharpness: float = 1.0) -> PerExample:
     """Quadratic near zero, linear far from it.
 
@@ -254,6 +257,7 @@ def log_cosh(prediction: Signal, target: Target, sharpness: float = 1.0) -> PerE
     return (jnp.logaddexp(x, -x) - np.log(2.0)).mean(-1) / sharpness
 
 
+@jax.jit
 def esr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample:
     """Error-to-signal ratio: ``sum (t - p)^2 / (sum t^2 + epsilon)``.
 
@@ -269,6 +273,7 @@ def esr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample
     return _dot(target - prediction) / (_dot(target) + epsilon)
 
 
+@jax.jit
 def dc(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample:
     """Offset error over power: ``(mean (t - p))^2 / (mean t^2 + epsilon)``.
 
@@ -285,6 +290,7 @@ def dc(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample:
     return jnp.square((target - prediction).mean(-1)) / (mean_square + epsilon)
 
 
+@jax.jit
 def snr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample:
     """Minus the signal-to-noise ratio in dB, means removed.
 
@@ -302,6 +308,7 @@ def snr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample
     return _minus_ratio_db(_dot(target), _dot(prediction - target), epsilon)
 
 
+@jax.jit
 def si_sdr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample:
     """Minus the scale-invariant signal-to-distortion ratio in dB, means removed.
 
@@ -322,6 +329,7 @@ def si_sdr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExam
     return _minus_ratio_db(_dot(scaled), _dot(prediction - scaled), epsilon)
 
 
+@jax.jit
 def sd_sdr(prediction: Signal, target: Target, epsilon: float = 1e-8) -> PerExample:
     """Minus the scale-dependent ratio: `si_sdr` with the error ``p - t``.
 

