@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo_output
+# Test processes; each holds JAX and takes about 2 GiB.
+JOBS ?= 2
 
 .PHONY: demo test test-all lint types bench constraints clean
 
@@ -17,10 +19,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py --out $(DEMO_OUT) --overwrite
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

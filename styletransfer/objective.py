@@ -16,9 +16,9 @@ from jaxtyping import Float
 from ddspx.parameters import ParameterSpec
 from styletransfer.hosts import Host, Rendered, Status
 
-# Renders scored per device call. 16 is the population that CMA-ES would take anyway,
-# and small enough that padding a lone render to a full chunk costs little.
-CHUNK = 16
+# Renders scored per device call: the last chunk is filled up with copies, and CPUs gain
+# nothing from larger ones (measured: 0.7 ms a render at 4, 0.8 at 16, 5 s at 16 kHz).
+CHUNK = 4
 # Residual of a failed render: far above any real one (60 dB is the most), and finite so
 # that a Jacobian stays finite.
 FAILED_RESIDUAL = 1e3

@@ -206,9 +206,9 @@ def _projected_step(controls, jacobian, residual, damping, active) -> np.ndarray
 
 
 def combined(
-    objective: Objective, rng: np.random.Generator, *, starts: int = 2, wide: int = 64
+    objective: Objective, rng: np.random.Generator, *, starts: int = 3, wide: int = 64
 ) -> None:
-    """Wide sample, a few generations of CMA-ES, then Gauss-Newton from the best.
+    """Wide sample, then Gauss-Newton from the best of it.
 
     Args:
       objective: what to minimise.
