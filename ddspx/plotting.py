@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ddspx.audio import written_aside
@@ -32,6 +33,14 @@ def save(
     """
     with written_aside(path, overwrite=overwrite) as aside:
         figure.savefig(aside, dpi=dpi)
+
+
+def pixels(figure: Figure, *, dpi: int = 80) -> np.ndarray:
+    """The figure as a picture, uint8 [height, width, 3], for `training.logging`."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def spectrogram_db(

@@ -5,7 +5,8 @@
     python scripts/transfer.py FOLDER --batch --reference REF --effect reverb --output OUT_FOLDER
 
 Writes OUT.wav, OUT.json (settings in physical units, distances before and after) and
-OUT.png (spectrograms and average spectra). Bad input: one line and exit code 2.
+OUT.png (spectrograms and average spectra). The same command gives the same bytes, but
+for "seconds" in the JSON. Bad input: one line and exit code 2.
 """  # noqa: E501
 
 import json
@@ -141,7 +142,9 @@ def _jobs(options: Arguments, wanted: audio.Audio) -> list[Job]:
     if not options.batch:
         if options.input.is_dir():
             raise TransferError(f"{options.input}: is a folder; add --batch")
-        return [_job(options.input, options.output, options)]
+        job = _job(options.input, options.output, options)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        return [job]
     if not options.input.is_dir():
         raise TransferError(f"{options.input}: --batch needs a folder")
     if options.target is not None:
@@ -263,6 +266,7 @@ def _write(
         "distance": result.loss,
         "terms": result.terms,
         "renders": result.renders,
+        "seconds": round(result.seconds, 3),
         "failed_renders": result.failures,
         "interrupted": result.interrupted,
         "peak_dbfs": 20 * float(np.log10(np.abs(rendered).max() + 1e-10)),

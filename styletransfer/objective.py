@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ddspx import signal
 from ddspx.parameters import ParameterSpec
 from styletransfer.hosts import Host, Rendered, Status
 
@@ -186,7 +187,7 @@ def _losses(score: Score, renders, controls, prior, center):
         penalty = jnp.sum((prior * (setting - center)) ** 2)
         return loss + penalty, {**terms, "prior": penalty}
 
-    return jax.vmap(one)(renders, controls)
+    return signal.map_examples(one, renders, controls)
 
 
 @jax.jit

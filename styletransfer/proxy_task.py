@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ddspx import plotting
 from ddspx.data.dataset import AudioDataset, batches
 from ddspx.training.checkpoint import read_run, restore_params
 from ddspx.training.configuration import FitConfig, from_dict
 from ddspx.training.optimizer import OptimizerConfig, apply_gradients, make_optimizer
 from ddspx.training.parallel import compile_step
-from ddspx.training.task import Task, create_state
+from ddspx.training.task import Sounds, Task, create_state
+from ddspx.types import Rate
 from styletransfer.hosts.host import Host
 from styletransfer.presets import load_effect
 from styletransfer.proxy import Proxy, ProxyConfig, distance, make_proxy
@@ -106,7 +108,11 @@ def rendered_batches(
 
 
 def proxy_task(
-    proxy: Proxy, optimizer_config: OptimizerConfig, mesh: Mesh | None = None
+    proxy: Proxy,
+    optimizer_config: OptimizerConfig,
+    mesh: Mesh | None = None,
+    *,
+    sample_rate: Rate | None = None,
 ) -> Task:
     """The task of imitating a host on `rendered_batches`.
 
@@ -114,6 +120,8 @@ def proxy_task(
       proxy: what is trained.
       optimizer_config: how.
       mesh: devices that share the batch; None for one.
+      sample_rate: Hz; when given, evaluations also show one example as sound and
+        picture: dry, as the host treats it, and as the stand-in does.
 
     Returns:
       A `Task`; `evaluate` gives ``loss``, the multi-resolution STFT distance to the
@@ -154,8 +162,26 @@ def proxy_task(
             "identity": mean(identity, batch["valid"]),
         }
 
+    treat = jax.jit(proxy.render)
+
+    def show(state, batch):
+        assert sample_rate is not None
+        audio, controls, target = (
+            jax.device_get(batch[name][0]) for name in ("audio", "controls", "target")
+        )
+        guess = np.asarray(treat(state.params, audio, controls))
+        sounds = {"dry": audio, "host": target, "stand_in": guess}
+        pairs = {name: (sound, sample_rate) for name, sound in sounds.items()}
+        return Sounds(
+            audio={f"example/{name}": pair for name, pair in pairs.items()},
+            images={"example/spectra": plotting.pixels(plotting.compare_sounds(pairs))},
+        )
+
     return Task(
-        init, compile_step(step, mesh), compile_step(evaluate, mesh, donate=False)
+        init,
+        compile_step(step, mesh),
+        compile_step(evaluate, mesh, donate=False),
+        show=None if sample_rate is None else show,
     )
 
 

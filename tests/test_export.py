@@ -1,7 +1,8 @@
 """Every public function of signals, features and losses compiles for every platform.
 
 `jax.export` lowers for CUDA and TPU with neither at hand; whatever only a CPU can do
-fails here. Add a line to CASES for a new function: a test counts them.
+fails here. Add a line to CASES for a new function: a test counts them. The two halves
+of the staged step are exported by test_gradients_staged.
 """
 
 import inspect
@@ -14,6 +15,12 @@ import numpy as np
 import pytest
 
 from ddspx import features, filters, losses, signal
+from ddspx.effects.base import Effect, chain
+from ddspx.parameters import ParameterSpec
+from styletransfer.presets import load_effect
+from styletransfer.proxy import ProxyConfig, make_proxy
+from styletransfer.style import StyleDistance
+from styletransfer.transfer import StyleScore, TargetScore
 
 RATE = 16000
 MONO = ((2, 2000),)
@@ -77,6 +84,39 @@ CASES = {
         for name in ("l1", "l2", "log_cosh", "esr", "dc", "snr", "si_sdr", "sd_sdr")
     },
 }
+
+
+def host_scores():
+    """What a search judges renders by, and the stand-ins: all that runs on a device."""
+    wanted = 0.1 * np.random.default_rng(0).standard_normal((1, 4000))
+    wanted = jnp.asarray(wanted, jnp.float32)
+    distance = StyleDistance(RATE, 0.45 * RATE)
+    style = StyleScore(jax.jit(distance.features)(wanted), distance)
+    target = TargetScore(wanted, RATE)
+    cases = {
+        f"{name}, {kind}": (getattr(score, kind), ((1, 4000),))
+        for name, score in {"style score": style, "target score": target}.items()
+        for kind in ("loss", "residuals")
+    }
+    effect = load_effect("compressor")
+    for kind in ("spectral", "tcn"):
+        proxy = make_proxy(effect, RATE, ProxyConfig(kind=kind, bands=24))
+        params = jax.jit(proxy.init)(jax.random.key(0))
+        cases[f"proxy, {kind}"] = (
+            lambda x, u, p=proxy, w=params: p.render(w, x, u),
+            ((1, 4000), (len(effect.specs),)),
+        )
+    gain = Effect(
+        (ParameterSpec("gain"),),
+        lambda x, u: x * u[0],
+        lambda c: (),
+        lambda s, x, u: (s, x),
+    )
+    cases["effects.chain"] = (chain(a=gain, b=gain).render, ((2, 500), (2,)))
+    return cases
+
+
+CASES |= host_scores()
 # Constants and designs, made by NumPy when a program is traced.
 AT_TRACE_TIME = {"signal.window", "features.mel_filterbank"}
 

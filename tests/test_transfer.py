@@ -195,6 +195,13 @@ def run(folder, *extra, source="in.wav", output="out.wav", reference="ref.wav"):
     )
 
 
+def written(folder):
+    """Bytes of sound and picture, and the report but for the time it took."""
+    report = json.loads((folder / "out.json").read_text())
+    assert report.pop("seconds") > 0
+    return report, *((folder / f"out.{e}").read_bytes() for e in ("wav", "png"))
+
+
 def test_command_writes_sound_settings_and_picture(folder, capsys):
     assert run(folder) == 0
     audio, rate = sf.read(folder / "out.wav", always_2d=True)
@@ -203,21 +210,21 @@ def test_command_writes_sound_settings_and_picture(folder, capsys):
     assert report["settings"]["gain.gain_db"]["unit"] == "dB"
     assert report["distance"]["after"] < report["distance"]["before"]
     assert (folder / "out.png").read_bytes()[:4] == b"\x89PNG"
-    first = [(folder / f"out.{e}").read_bytes() for e in ("wav", "json", "png")]
+    first = written(folder)
     assert run(folder) == 2  # nothing is overwritten ...
     assert "exists already" in capsys.readouterr().err
     assert run(folder, "--overwrite") == 0  # ... unless asked, and then to the bit
-    again = [(folder / f"out.{e}").read_bytes() for e in ("wav", "json", "png")]
-    assert first == again
+    assert first == written(folder)
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".")) == []
 
 
 def test_command_keeps_level_in_integer_formats(folder):
     loud = sf.read(folder / "ref.wav", always_2d=True)[0] * 30
     sf.write(folder / "loud.wav", loud, RATE, subtype="FLOAT")
-    assert run(folder, reference="loud.wav", output="out.flac") == 0
-    attenuated = json.loads((folder / "out.json").read_text())["attenuation_db"]
-    peak = np.abs(sf.read(folder / "out.flac")[0]).max()
+    assert run(folder, reference="loud.wav", output="new/out.flac") == 0
+    report = json.loads((folder / "new" / "out.json").read_text())
+    attenuated = report["attenuation_db"]
+    peak = np.abs(sf.read(folder / "new" / "out.flac")[0]).max()
     assert attenuated > 0 and 0.9 < peak < 1.0
 
 
@@ -244,6 +251,7 @@ def test_command_batch(folder):
         ({"output": "no/such/out.xyz"}, "format"),
         ({"output": "in.wav"}, "exists already"),
         ({"source": "."}, "--batch"),
+        ({"output": "in.wav/deeper/out.wav"}, "not a folder"),
     ],
 )
 def test_command_refuses_bad_input_in_one_line(folder, capsys, change, message):
