@@ -118,6 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
             interrupted = result.interrupted
             if interrupted:
                 break
+    except KeyboardInterrupt:
+        print("transfer.py: stopped before a setting was found", file=sys.stderr)
+        return 130
     finally:
         for host in hosts.values():
             host.close()

@@ -160,6 +160,8 @@ def transfer(
     )
     rng = np.random.default_rng(config.seed)
     interrupted = search.run(search.SEARCHES[config.method], objective, rng)
+    if interrupted and not objective.history:
+        raise KeyboardInterrupt
     if not np.isfinite(objective.best_loss):
         raise TransferError(
             f"{host.effect.name}: none of {objective.renders} renders gave usable"
