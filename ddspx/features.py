@@ -16,9 +16,9 @@ import scipy.fft
 from jax import lax
 from jaxtyping import Float
 
-from ddspx.filters import Rate, a_weighting_db, k_weighting, sosfilt_fixed
+from ddspx.filters import a_weighting_db, k_weighting, sosfilt_fixed
 from ddspx.signal import PadMode, frame, power, stft_frames
-from ddspx.types import AnyArray, Audio, PerExample, Signal
+from ddspx.types import AnyArray, Audio, PerExample, Rate, Signal
 from ddspx.units import (
     MelScale,
     gain_to_db,

@@ -19,11 +19,10 @@ import scipy.signal
 from jax import lax
 from jaxtyping import Complex, Float
 
-from ddspx.types import AnyArray, Signal
+from ddspx.types import AnyArray, Rate, Signal
 from ddspx.units import array_module
 
 Biquad = tuple[Any, Any]
-Rate = int | float
 
 # Full float32 in products: the default of accelerators rounds to bf16 or TF32.
 _PRECISE = lax.Precision.HIGHEST

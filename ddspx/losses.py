@@ -19,9 +19,9 @@ from jax import lax
 from jaxtyping import Float
 
 from ddspx.features import mel_filterbank
-from ddspx.filters import Rate, a_weighting_fir
+from ddspx.filters import a_weighting_fir
 from ddspx.signal import fft_convolve, map_examples, power, stft_frames
-from ddspx.types import AnyArray, PerExample, Signal
+from ddspx.types import AnyArray, PerExample, Rate, Signal
 
 Target = Float[AnyArray, "*target_batch target_time"]  # equal; checked with words
 Terms = dict[str, jax.Array]
