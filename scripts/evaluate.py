@@ -15,6 +15,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import tyro
 from tqdm import tqdm
@@ -30,6 +31,8 @@ from styletransfer.transfer import Method, TransferConfig
 
 NOTHING, LEVEL = "do nothing", "level-matched dry"
 TRANSFER, WRONG = "transfer", "transfer, wrong reference"
+
+CACHE = Path.home() / ".cache" / "ddspx-jax"
 
 
 @dataclass(frozen=True)
@@ -205,4 +208,7 @@ def _report(options, table, picture, names, results) -> None:
 
 
 if __name__ == "__main__":
+    # What was compiled once need not be again: seconds of every start.
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     sys.exit(main())

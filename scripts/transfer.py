@@ -10,12 +10,12 @@ for "seconds" in the JSON. Bad input: one line and exit code 2.
 """  # noqa: E501
 
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import jax
 import numpy as np
 import tyro
 from tqdm import tqdm
@@ -31,6 +31,8 @@ from styletransfer.transfer import (
     check_audio,
     transfer,
 )
+
+CACHE = Path.home() / ".cache" / "ddspx-jax"
 
 
 @dataclass(frozen=True)
@@ -327,6 +329,7 @@ def _refuse(error: Exception) -> int:
 
 
 if __name__ == "__main__":
-    # The platform's own log lines about missing accelerators help nobody here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What was compiled once need not be again: seconds of every start.
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     sys.exit(main())
