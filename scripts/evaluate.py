@@ -159,38 +159,16 @@ def _run(options, groups, open_at, config):
 
 def _report(options, table, picture, names, results) -> None:
     groups = [group for group, _ in names]
-    rows = evaluation.scoreboard(results, groups, baseline=NOTHING)
-    against_level = evaluation.scoreboard(results, groups, baseline=LEVEL)
-    against_wrong = evaluation.bootstrap(results[WRONG] - results[TRANSFER], groups)
-    print(
-        f"{len(names)} trials of {len(set(groups))} groups; loss to the truth, lower is"
-        " better; brackets: 95 % interval"
-    )
-    print(
-        f"{'method':<28}{'mean':>8}{'median':>9}   {'better than doing nothing by':<30}"
-        f"{'better than level-matched by':<30}"
-    )
-    for row, level in zip(rows, against_level, strict=True):
-        gain = [
-            f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}] {wins:.0%}"
-            for i, wins in (
-                (row.improvement, row.wins),
-                (level.improvement, level.wins),
-            )
-        ]
-        print(
-            f"{row.method:<28}{row.mean.mean:>8.3f}{row.median:>9.3f}   "
-            f"{gain[0]:<30}{gain[1]:<30}"
-        )
-    print(
-        f"wrong reference less right reference: {against_wrong.mean:.3f}"
-        f" [{against_wrong.low:.3f}, {against_wrong.high:.3f}]"
-    )
+    same = np.array([_one_recording(name) for _, name in names])
+    parts = {"all pairs": np.ones(len(names), bool)}
+    if same.any() and not same.all():
+        parts |= {"pairs of one recording": same, "of two recordings": ~same}
+    boards = {
+        title: _board(title, groups, results, chosen) for title, chosen in parts.items()
+    }
     content = {
         "arguments": {k: str(v) for k, v in asdict(options).items() if k != "data"},
-        "rows": [asdict(row) for row in rows],
-        "rows_against_level_matched": [asdict(row) for row in against_level],
-        "wrong_less_right": against_wrong._asdict(),
+        "boards": boards,
         "trials": [
             {"group": g, "name": n, **{m: results[m][i] for m in results}}
             for i, (g, n) in enumerate(names)
@@ -205,6 +183,50 @@ def _report(options, table, picture, names, results) -> None:
         title=f"{options.effect}, {options.category or 'all'}, {len(names)} trials",
     )
     plotting.save(figure, picture, overwrite=options.overwrite)
+
+
+def _one_recording(name: str) -> bool:
+    """Whether both sections of a trial were cut from the same file."""
+    one, other = name.split(" like ")
+    return one.rsplit("@", 1)[0] == other.rsplit("@", 1)[0]
+
+
+def _board(title, groups, results, chosen) -> dict:
+    """Prints the table of the chosen trials and returns it for the JSON."""
+    groups = [group for group, take in zip(groups, chosen, strict=True) if take]
+    results = {name: values[chosen] for name, values in results.items()}
+    rows = evaluation.scoreboard(results, groups, baseline=NOTHING)
+    against_level = evaluation.scoreboard(results, groups, baseline=LEVEL)
+    against_wrong = evaluation.bootstrap(results[WRONG] - results[TRANSFER], groups)
+    print(
+        f"{title}: {len(groups)} trials of {len(set(groups))} groups; loss to the"
+        " truth, lower is better; brackets: 95 % interval"
+    )
+    print(
+        f"{'method':<28}{'mean':>8}{'median':>9}   {'better than doing nothing by':<34}"
+        f"{'better than level-matched by':<34}"
+    )
+    for row, level in zip(rows, against_level, strict=True):
+        gain = [
+            f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}] {wins:.0%}"
+            for i, wins in (
+                (row.improvement, row.wins),
+                (level.improvement, level.wins),
+            )
+        ]
+        print(
+            f"{row.method:<28}{row.mean.mean:>8.3f}{row.median:>9.3f}   "
+            f"{gain[0]:<34}{gain[1]:<34}"
+        )
+    print(
+        f"wrong reference less right reference: {against_wrong.mean:.3f}"
+        f" [{against_wrong.low:.3f}, {against_wrong.high:.3f}]"
+    )
+    return {
+        "rows": [asdict(row) for row in rows],
+        "against_level_matched": [asdict(row) for row in against_level],
+        "wrong_less_right": against_wrong._asdict(),
+    }
 
 
 if __name__ == "__main__":
