@@ -13,6 +13,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]" --constraint constraints.txt
+	$(BIN)/python -c "import pedalboard" || { echo "pedalboard cannot be loaded; on Debian or Ubuntu: apt-get install libatomic1"; exit 1; }
 	touch $@
 
 demo: $(VENV)/.installed
