@@ -31,7 +31,11 @@ def main() -> int:
         return 2
     for suite in SUITES if name == "all" else (name,):
         print(f"== {suite}", flush=True)
-        importlib.import_module(f"benchmarks.{suite}").main(rest)
+        try:
+            importlib.import_module(f"benchmarks.{suite}").main(rest)
+        except ValueError as error:
+            print(f"benchmark.py: {suite}: {error}", file=sys.stderr)
+            return 2
     return 0
 
 
