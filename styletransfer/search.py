@@ -127,7 +127,7 @@ def adam(
         points = np.asarray(plans.points)
         loss = objective.losses(points.reshape(-1, n)).reshape(count, -1)
         finite = np.isfinite(loss)
-        # A failed render says nothing: its pair is made equal and moves nothing.
+        # After a failed render the differences say nothing: no slope from this start.
         loss = np.where(finite.all(axis=1, keepdims=True), loss, 0.0)
         updates, state = update(gradient(plans, loss), state)
         controls = np.clip(controls + np.asarray(updates), 0.0, 1.0)

@@ -162,6 +162,11 @@ def transfer(
     interrupted = search.run(search.SEARCHES[config.method], objective, rng)
     if interrupted and not objective.history:
         raise KeyboardInterrupt
+    if not objective.history:
+        raise TransferError(
+            f"renders {config.renders}: not one step of {config.method} fits; give 50 or"
+            " more"
+        )
     if not np.isfinite(objective.best_loss):
         raise TransferError(
             f"{host.effect.name}: none of {objective.renders} renders gave usable"

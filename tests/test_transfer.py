@@ -161,6 +161,13 @@ def test_unpaired_target_is_refused(host, sounds):
         transfer(host, dry, reference[:, :-1], paired=True)
 
 
+@pytest.mark.parametrize("method", ["cma_es", "adam_spsa", "adam_orthogonal"])
+def test_a_budget_below_one_step_is_named(host, sounds, method):
+    config = dataclasses.replace(CONFIG, method=method, renders=1)
+    with pytest.raises(TransferError, match="renders 1: not one step"):
+        transfer(host, *sounds[:2], config=config)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
