@@ -164,8 +164,8 @@ def transfer(
         raise KeyboardInterrupt
     if not objective.history:
         raise TransferError(
-            f"renders {config.renders}: not one step of {config.method} fits; give 50 or"
-            " more"
+            f"renders {config.renders}: not one step of {config.method} fits;"
+            " give 50 or more"
         )
     if not np.isfinite(objective.best_loss):
         raise TransferError(
