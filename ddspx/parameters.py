@@ -115,6 +115,37 @@ class ParameterSpec:
         return f"{value:.3g} {self.unit}".strip()
 
 
+def hz(name, low, high, default=None, identity=None) -> ParameterSpec:
+    """A frequency in Hz on a log curve."""
+    return ParameterSpec(name, low, high, "Hz", "log", default, identity)
+
+
+def ms(name, low, high, default=None, identity=None) -> ParameterSpec:
+    """A time in ms on a log curve."""
+    return ParameterSpec(name, low, high, "ms", "log", default, identity)
+
+
+def db(name, low, high, default=None, identity=None) -> ParameterSpec:
+    """A level or a gain in dB."""
+    return ParameterSpec(name, low, high, "dB", "linear", default, identity)
+
+
+def plain(name, low, high, default=None, identity=None) -> ParameterSpec:
+    """A number without a unit on a linear curve."""
+    return ParameterSpec(name, low, high, "", "linear", default, identity)
+
+
+def log(name, low, high, default=None, identity=None) -> ParameterSpec:
+    """A number without a unit on a log curve: a ratio, a quality."""
+    return ParameterSpec(name, low, high, "", "log", default, identity)
+
+
+def choice(name: str, choices: Sequence[str], default: str) -> ParameterSpec:
+    """A discrete control."""
+    names = tuple(choices)
+    return ParameterSpec(name, choices=names, default=float(names.index(default)))
+
+
 def _namespace(value: Any) -> Any:
     get = getattr(value, "__array_namespace__", None)
     return np if get is None else get()

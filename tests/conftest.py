@@ -7,7 +7,9 @@ import jax
 import matplotlib
 import numpy as np
 import pytest
+from compiler import avoid_faulty_sums
 
+avoid_faulty_sums()
 matplotlib.use("Agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ddspx import features, filters, losses, signal
-from ddspx.effects.base import Effect, chain
+from ddspx.effects.base import Effect
+from ddspx.effects.combine import chain
 from ddspx.parameters import ParameterSpec
 from styletransfer.presets import load_effect
 from styletransfer.proxy import ProxyConfig, make_proxy

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddspx import parameters
-from ddspx.effects.base import Effect, chain
 from ddspx.parameters import ParameterSpec
 
 GAIN = ParameterSpec("gain_db", -24.0, 24.0, "dB", default=0.0, identity=0.0)
@@ -79,45 +78,3 @@ def test_bad_specs_are_refused(arguments, message):
 def test_wrong_width_names_the_controls():
     with pytest.raises(ValueError, match=r"3 controls \(gain_db, cutoff_hz, mode\)"):
         parameters.to_physical(SPECS, np.zeros((2, 4)))
-
-
-def gain_effect() -> Effect:
-    def render(audio, controls):
-        return audio * 10 ** (GAIN.to_physical(controls[0]) / 20)
-
-    return Effect(
-        (GAIN,), render, lambda channels: None, lambda s, x, u: (s, render(x, u))
-    )
-
-
-def delay_effect() -> Effect:
-    """One sample of delay, the smallest effect with a state."""
-
-    def render_block(state, audio, controls):
-        del controls
-        joined = jnp.concatenate([state, audio], axis=-1)
-        return joined[:, -1:], joined[:, :-1]
-
-    def start(channels):
-        return jnp.zeros((channels, 1))
-
-    def render(audio, controls):
-        return render_block(start(audio.shape[0]), audio, controls)[1]
-
-    return Effect((), render, start, render_block)
-
-
-def test_chain_names_orders_and_streams(rng):
-    effect = chain(first=gain_effect(), delay=delay_effect(), second=gain_effect())
-    assert [s.name for s in effect.specs] == ["first.gain_db", "second.gain_db"]
-    audio = jnp.asarray(rng.normal(size=(2, 12)), jnp.float32)
-    controls = jnp.array([0.625, 0.5])  # +6 dB, 0 dB
-    whole = effect.render(audio, controls)
-    np.testing.assert_allclose(whole[:, 1:], audio[:, :-1] * 10 ** (6 / 20), rtol=1e-6)
-    state, parts = effect.init_state(2), []
-    for block in jnp.split(audio, 3, axis=-1):
-        state, out = effect.render_block(state, block, controls)
-        parts.append(out)
-    np.testing.assert_array_equal(jnp.concatenate(parts, axis=-1), whole)
-    with pytest.raises(ValueError, match="at least one effect"):
-        chain()
