@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import compiler
 import numpy as np
 import tyro
 
@@ -101,4 +102,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    compiler.prepare()
     sys.exit(main())

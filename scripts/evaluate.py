@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jax
+import compiler
 import numpy as np
 import tyro
 from tqdm import tqdm
@@ -31,8 +31,6 @@ from styletransfer.transfer import Method, TransferConfig
 
 NOTHING, LEVEL = "do nothing", "level-matched dry"
 TRANSFER, WRONG = "transfer", "transfer, wrong reference"
-
-CACHE = Path.home() / ".cache" / "ddspx-jax"
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,5 @@ def _board(title, groups, results, chosen) -> dict:
 
 
 if __name__ == "__main__":
-    # What was compiled once need not be again: seconds of every start.
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    compiler.prepare()
     sys.exit(main())

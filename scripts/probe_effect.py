@@ -1,4 +1,4 @@
-"""Measures a black-box effect: ``python scripts/probe_effect.py channel_strip``.
+"""Measures an effect: ``python scripts/probe_effect.py channel_strip``.
 
 Prints a table; with ``--json OUT`` the same facts as JSON, for the gradient estimators.
 """
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import compiler
 import tyro
 
 from styletransfer.hosts.open import Backend
 from styletransfer.hosts.probe import Probe, probe_effect
-from styletransfer.presets import load_effect
+from styletransfer.presets import Engine, load_effect
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Arguments:
 
     Attributes:
       effect: a preset's name or the path of a YAML file.
+      engine: pedalboard or jax, whatever the file says; as it says when not given.
       audio: a recording to measure on; a built-in test signal when not given.
       sample_rate: Hz; that of the recording, or 44100, when not given.
       json: write the report here.
@@ -32,6 +34,7 @@ class Arguments:
     """
 
     effect: tyro.conf.Positional[str]
+    engine: Engine | None = None
     audio: Path | None = None
     sample_rate: int | None = None
     json: Path | None = None
@@ -57,7 +60,7 @@ def run(options: Arguments) -> Probe:
     """Probes what the command line names; writes the JSON where it asks for it."""
     if options.json is not None and options.json.exists() and not options.overwrite:
         raise ValueError(f"{options.json} exists; give --overwrite to replace it")
-    effect = load_effect(options.effect)
+    effect = load_effect(options.effect, options.engine)
     audio, sample_rate = None, options.sample_rate or 44100
     if options.audio is not None:
         from ddspx.audio import load
@@ -114,4 +117,5 @@ def table(report: Probe) -> str:
 
 
 if __name__ == "__main__":
+    compiler.prepare()
     main()

@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import jax
+import compiler
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 from ddspx import audio, plotting
 from styletransfer.hosts import Host, HostEffect, open_host
-from styletransfer.presets import load_effect
+from styletransfer.presets import Engine, load_effect
 from styletransfer.transfer import (
     Method,
     TransferConfig,
@@ -31,8 +31,6 @@ from styletransfer.transfer import (
     check_audio,
     transfer,
 )
-
-CACHE = Path.home() / ".cache" / "ddspx-jax"
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,8 @@ class Arguments:
     """File to write (.wav keeps every level); with --batch a folder."""
     effect: str = "channel_strip"
     """Name of a preset in configs/effects or path of a YAML file."""
+    engine: Engine | None = None
+    """Render in pedalboard or by its twins in jax; the file's own backend if left."""
     reference: Path | None = None
     """A recording of other content that has the wanted sound."""
     target: Path | None = None
@@ -70,7 +70,7 @@ class Arguments:
     overwrite: bool = False
     """Replace existing output."""
     backend: Literal["process", "thread", "serial"] = "process"
-    """Where the effect runs; process survives plug-ins that crash."""
+    """Where plug-ins run; process survives those that crash. Not used by jax."""
     workers: int | None = None
     """Render workers; one per core by default."""
 
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Checks everything, then works; returns the exit code."""
     options = tyro.cli(Arguments, args=arguments, description=__doc__)
     try:
-        effect = load_effect(options.effect)
+        effect = load_effect(options.effect, options.engine)
         config = TransferConfig(
             method=options.method,
             renders=options.renders,
@@ -267,6 +267,7 @@ def _write(
         "input": str(job.source),
         role: str(wanted_path),
         "effect": effect.name,
+        "engine": "+".join(sorted(effect.kinds)),
         "settings": result.settings,
         "distance": result.loss,
         "terms": result.terms,
@@ -329,7 +330,5 @@ def _refuse(error: Exception) -> int:
 
 
 if __name__ == "__main__":
-    # What was compiled once need not be again: seconds of every start.
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    compiler.prepare()
     sys.exit(main())

@@ -2,6 +2,7 @@
 
     # a comment: what it is for
     description: one line
+    backend: jax                      # optional: jax or pedalboard (default)
     tail_s: 1.0                       # optional; else the longest tail of its plug-ins
     slots:
       tone:                           # the slot's name, chosen freely
@@ -11,6 +12,11 @@
           gain_db:                    # the catalogue's range as it is
         fixed: {q: 1.0}
         bypass: control               # optional: true, false (default) or control
+        backend: pedalboard           # optional: where this one slot differs
+
+With ``backend: jax`` a built-in is its differentiable twin, at the same settings, and a
+plug-in may also be any effect of `ddspx.effects.registry` (``feedback_delay_network``).
+These say nothing of their tails: give tail_s. JAX is imported for such files only.
 
 A control may give low, high, unit, curve (linear, log), default, identity, quantum, and
 for a discrete parameter choices (a part of the plug-in's). ``bypass: control`` adds an
@@ -21,12 +27,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
 from ddspx.parameters import ParameterSpec
 from styletransfer.hosts.catalogue import (
+    BUILTINS,
     ON_OFF,
     PluginFacts,
     default_controls_of,
@@ -36,9 +43,12 @@ from styletransfer.hosts.catalogue import (
 from styletransfer.hosts.description import BYPASS, HostEffect, Slot
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "effects"
-_EFFECT_KEYS = ("name", "description", "tail_s", "slots")
-_SLOT_KEYS = ("plugin", "controls", "fixed", "bypass")
+_EFFECT_KEYS = ("name", "description", "backend", "tail_s", "slots")
+_SLOT_KEYS = ("plugin", "controls", "fixed", "bypass", "backend")
 _CONTROL_KEYS = tuple(f.name for f in fields(ParameterSpec) if f.name != "name")
+
+
+Engine = Literal["pedalboard", "jax"]
 
 
 class EffectError(ValueError):
@@ -50,11 +60,13 @@ def available_effects() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
-def load_effect(name_or_path: str | Path) -> HostEffect:
+def load_effect(name_or_path: str | Path, engine: Engine | None = None) -> HostEffect:
     """Reads an effect.
 
     Args:
       name_or_path: a preset's name (``"channel_strip"``) or the path of a YAML file.
+      engine: ``"jax"`` or ``"pedalboard"``, whatever the file's backend says of itself
+        and of its slots; None to do as it says.
 
     Returns:
       The description, with the full ranges; opening it at a sample rate limits them.
@@ -78,13 +90,18 @@ def load_effect(name_or_path: str | Path) -> HostEffect:
     except (OSError, UnicodeDecodeError) as error:
         raise EffectError(f"cannot read effect file {path}: {error}") from error
     try:
-        return parse_effect(text, path.stem)
+        return parse_effect(text, path.stem, engine)
     except (ValueError, TypeError) as error:
         raise EffectError(f"{path}: {error}") from error
 
 
-def parse_effect(text: str, name: str) -> HostEffect:
-    """Reads the text of an effect file; `name` is used where the text gives none.
+def parse_effect(text: str, name: str, engine: Engine | None = None) -> HostEffect:
+    """Reads the text of an effect file.
+
+    Args:
+      text: YAML.
+      name: the effect's, where the text gives none.
+      engine: see `load_effect`.
 
     Raises:
       ValueError: what is wrong, and where in the text.
@@ -94,25 +111,55 @@ def parse_effect(text: str, name: str) -> HostEffect:
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
     table = _mapping(table, "the file", _EFFECT_KEYS)
+    backend = _engine(table.get("backend", "pedalboard"), "backend")
     slots = tuple(
-        _read_slot(str(slot), content)
+        _read_slot(str(slot), content, backend, engine)
         for slot, content in _mapping(table.get("slots"), "slots").items()
     )
     if not slots:
         raise ValueError("slots: name at least one plug-in")
-    tails = [facts(slot.plugin).tail_s for slot in slots]
+    tails = [_known(slot.plugin, slot.kind).tail_s for slot in slots]
     tail_s = _number(table.get("tail_s", max(tails)), "tail_s")
     return HostEffect(str(table.get("name", name)), slots, tail_s)
 
 
-def _read_slot(name: str, content: Any) -> Slot:
+def _engine(value: Any, place: str) -> Engine:
+    if value not in get_args(Engine):
+        raise ValueError(
+            f"{place}: {value!r} is not one of {', '.join(get_args(Engine))}"
+            f"{nearest(str(value), get_args(Engine))}"
+        )
+    return value
+
+
+def _known(plugin: str, kind: str) -> PluginFacts:
+    """The facts of a plug-in, for the engine that opens it."""
+    if kind == "jax":
+        from styletransfer.twins.collection import member
+
+        return member(plugin).facts
+    if plugin not in BUILTINS:
+        from ddspx.effects.registry import EFFECTS
+
+        if plugin in EFFECTS:
+            raise ValueError(
+                f"{plugin} is an effect in JAX, which needs backend: jax"
+                f"{nearest(plugin, BUILTINS)}"
+            )
+    return facts(plugin)
+
+
+def _read_slot(name: str, content: Any, backend: Engine, forced: Engine | None) -> Slot:
     where = f"slot {name}"
     table = _mapping(content, where, _SLOT_KEYS)
     if "plugin" not in table:
         raise ValueError(f"{where}: needs the key plugin")
     plugin = str(table["plugin"])
+    kind = _engine(table.get("backend", backend), f"{where}: backend")
+    if forced is not None and table.get("bypass") is not True:
+        kind = forced
     try:
-        known = facts(plugin)
+        known = _known(plugin, kind)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     fixed = tuple(
@@ -134,14 +181,15 @@ def _read_slot(name: str, content: Any) -> Slot:
         )
     else:
         held = {key for key, _ in fixed}
-        controls = tuple(s for s in default_controls_of(plugin) if s.name not in held)
+        offered = default_controls_of(plugin, known)
+        controls = tuple(spec for spec in offered if spec.name not in held)
     bypass = table.get("bypass", False)
     if bypass == "control":
         spec = ParameterSpec(BYPASS, choices=ON_OFF, default=0.0, identity=1.0)
-        return Slot(name, plugin, (*controls, spec), fixed)
+        return Slot(name, plugin, (*controls, spec), fixed, kind=kind)
     if not isinstance(bypass, bool):
         raise ValueError(f"{where}: bypass {bypass!r} is not true, false or control")
-    return Slot(name, plugin, controls, fixed, bypass)
+    return Slot(name, plugin, controls, fixed, bypass, kind)
 
 
 def _parameter(known: PluginFacts, plugin: str, key: str, where: str) -> ParameterSpec:

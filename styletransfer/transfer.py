@@ -22,16 +22,26 @@ import numpy as np
 from jaxtyping import Float
 
 from ddspx import losses, signal
+from ddspx.effects.base import Effect, aligned
 from ddspx.parameters import identity_controls, settings
 from ddspx.types import AnyArray, Rate
 from styletransfer import search
-from styletransfer.hosts import Host, Status
+from styletransfer.hosts import Host, HostEffect, Status
 from styletransfer.objective import Objective, Score
 from styletransfer.style import StyleDistance, style_bands
+from styletransfer.twins import twin_effect
 
 # Below this RMS a file holds nothing to match: 16-bit noise is at -98 dBFS.
 SILENT_DB = -80.0
-Method = Literal["combined", "cma_es", "adam_spsa", "adam_orthogonal"]
+Method = Literal[
+    "combined",
+    "cma_es",
+    "adam",
+    "adam_spsa",
+    "adam_orthogonal",
+    "autodiff",
+    "autodiff_lbfgs",
+]
 
 
 class TransferError(ValueError):
@@ -131,11 +141,13 @@ def transfer(
 
     Raises:
       TransferError: audio or reference is silent, too short, not finite, or (paired)
-        of another shape.
+        of another shape; or the method goes by autodiff and the effect has a plug-in
+        that JAX does not have.
     """
     started = time.perf_counter()
     rate = host.sample_rate
     reference_rate = rate if reference_rate is None else reference_rate
+    effect = _effect_for(host, config.method)
     highest_hz = 0.45 * min(rate, reference_rate)
     check_audio(audio, rate, "input")
     check_audio(reference, reference_rate, "target" if paired else "reference")
@@ -157,6 +169,7 @@ def transfer(
         prior=0.0 if paired else config.prior,
         center=identity_controls(host.specs),
         report=report,
+        effect=effect,
     )
     rng = np.random.default_rng(config.seed)
     interrupted = search.run(search.SEARCHES[config.method], objective, rng)
@@ -189,6 +202,43 @@ def transfer(
         seconds=time.perf_counter() - started,
         interrupted=interrupted,
     )
+
+
+def differentiable_effect(host: Host) -> Effect:
+    """The effect of a host in differentiable form: its own, or the twins of its slots.
+
+    Equal hosts share one, and with it what is compiled. It has no latency: hosts take
+    it away, and so does the effect's ``render``.
+
+    Raises:
+      ValueError: a plug-in that JAX does not have.
+    """
+    own = getattr(host, "differentiable", None)
+    return _on_time(_twin(host.effect, host.sample_rate) if own is None else own)
+
+
+@functools.lru_cache(maxsize=16)
+def _twin(effect: HostEffect, sample_rate: float) -> Effect:
+    return twin_effect(effect, sample_rate)
+
+
+@functools.lru_cache(maxsize=16)
+def _on_time(effect: Effect) -> Effect:
+    if effect.latency == 0:
+        return effect
+    return effect._replace(render=aligned(effect), latency=0)
+
+
+def _effect_for(host: Host, method: str) -> Effect | None:
+    if method not in search.EXACT:
+        return None
+    try:
+        return differentiable_effect(host)
+    except ValueError as error:
+        raise TransferError(
+            f"method {method}: {host.effect.name} is not differentiable: {error}; take"
+            " method combined"
+        ) from error
 
 
 def check_audio(audio: np.ndarray, sample_rate: Rate, role: str) -> None:

@@ -1,17 +1,18 @@
 """Objective and searches on problems whose answer is known in closed form."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddspx.effects.base import Effect
 from ddspx.parameters import ParameterSpec
 from styletransfer import search
 from styletransfer.hosts import Rendered, Status
-from styletransfer.objective import BudgetExhausted, Objective
+from styletransfer.objective import GRADIENT_RENDERS, BudgetExhausted, Objective
 
 N = 6
 
@@ -65,9 +66,19 @@ class Valley:
         return loss, {"valley": loss}
 
 
+# The same in differentiable form; module-wide, so that it is compiled once.
+ECHO = Effect(
+    EchoHost().specs,
+    lambda audio, controls: controls[None],
+    lambda channels: (),
+    lambda state, audio, controls: (state, controls[None]),
+)
+
+
 def make(wanted, budget=2000, *, curved=False, host=None, **options):
     score = Valley(jnp.asarray(wanted, jnp.float32), curved)
     host = EchoHost() if host is None else host
+    options = {"effect": ECHO, **options}
     audio = np.zeros((1, N), np.float32)
     options = {"center": np.full(N, 0.5), **options}
     return Objective(host, audio, score, budget=budget, **options)
@@ -114,6 +125,58 @@ def test_gauss_newton_leaves_a_corner():
     objective = make(INSIDE)
     search.gauss_newton(objective, CORNER)
     np.testing.assert_allclose(objective.best_controls, INSIDE, atol=2e-3)
+
+
+def test_exact_gradient_is_that_of_the_losses_and_is_counted():
+    objective = make(INSIDE, curved=True, prior=2.0)
+    points = np.stack([CORNER, np.full(N, 0.4)])
+    loss, slope = objective.gradients(points)
+    assert objective.renders == 2 * GRADIENT_RENDERS
+    assert objective.history == [(2 * GRADIENT_RENDERS, loss.min())]
+    np.testing.assert_allclose(loss, objective.losses(points), rtol=1e-5)
+    step = 1e-2 * np.eye(N)
+    for point, got in zip(points, slope, strict=True):
+        inside = np.clip(point, 0.02, 0.98)
+        ends = objective.losses(np.concatenate([inside + step, inside - step]))
+        want = (ends[:N] - ends[N:]) / 2e-2
+        if np.array_equal(inside, point):
+            np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2)
+        else:
+            assert got @ want > 0.99 * np.linalg.norm(got) * np.linalg.norm(want)
+
+
+def test_gradient_of_the_squares_remembers_the_loss():
+    objective = make(INSIDE, curved=True, prior=2.0)
+    value, slope = objective.gradients(CORNER[None], of_squares=True)
+    # The loss of this score is its sum of squares: both must agree.
+    loss, other = objective.gradients(CORNER[None])
+    np.testing.assert_allclose(value, loss, rtol=1e-6)
+    np.testing.assert_allclose(slope, other, rtol=1e-5)
+    assert objective.best_loss == pytest.approx(loss[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", search.EXACT)
+def test_search_by_autodiff_refuses_a_black_box(name):
+    objective = make(INSIDE, effect=None)
+    with pytest.raises(ValueError, match="black box"):
+        search.run(search.SEARCHES[name], objective, np.random.default_rng(0))
+
+
+def test_gauss_newton_steps_are_no_finer_than_the_controls_tell_apart():
+    class Coarse(EchoHost):
+        def __init__(self):
+            super().__init__()
+            self.specs = tuple(replace(s, quantum=0.05) for s in self.specs)
+            self.asked = []
+
+        def render(self, audio, controls, source):
+            self.asked.append(controls)
+            return super().render(audio, controls, source)
+
+    host = Coarse()
+    start = np.full(N, 0.5)
+    search.gauss_newton(make(INSIDE, host=host), start, iterations=1)
+    np.testing.assert_allclose(host.asked[1] - start, 0.1 * np.eye(N), atol=1e-6)
 
 
 def test_prior_pulls_as_far_as_it_says():

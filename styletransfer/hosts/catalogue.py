@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
 
-from ddspx.parameters import ParameterSpec
+from ddspx.parameters import ParameterSpec, choice, db, hz, log, ms, plain
 
 ON_OFF = ("off", "on")
 LADDER_MODES = ("LPF12", "HPF12", "BPF12", "LPF24", "HPF24", "BPF24")
@@ -75,30 +75,6 @@ class PluginFacts:
         return self.limits.get(name, (spec.low, spec.high))
 
 
-def _hz(name, low, high, default, identity=None) -> ParameterSpec:
-    return ParameterSpec(name, low, high, "Hz", "log", default, identity)
-
-
-def _ms(name, low, high, default) -> ParameterSpec:
-    return ParameterSpec(name, low, high, "ms", "log", default)
-
-
-def _db(name, low, high, default, identity=None) -> ParameterSpec:
-    return ParameterSpec(name, low, high, "dB", "linear", default, identity)
-
-
-def _plain(name, low, high, default, identity=None) -> ParameterSpec:
-    return ParameterSpec(name, low, high, "", "linear", default, identity)
-
-
-def _log(name, low, high, default, identity=None) -> ParameterSpec:
-    return ParameterSpec(name, low, high, "", "log", default, identity)
-
-
-def _choice(name, choices, default) -> ParameterSpec:
-    return ParameterSpec(name, choices=choices, default=float(choices.index(default)))
-
-
 _AUDIBLE = (1.0, 96e3)
 _Q = (0.02, 100.0)
 _EQUALIZER_LIMITS = {
@@ -117,8 +93,8 @@ _BALLISTICS_LIMITS = {
 def _band(default_hz: float, q: ParameterSpec) -> PluginFacts:
     return PluginFacts(
         (
-            _hz("cutoff_frequency_hz", 20.0, 18e3, default_hz),
-            _db("gain_db", -18.0, 18.0, 0.0, identity=0.0),
+            hz("cutoff_frequency_hz", 20.0, 18e3, default_hz),
+            db("gain_db", -18.0, 18.0, 0.0, identity=0.0),
             q,
         ),
         _EQUALIZER_LIMITS,
@@ -127,15 +103,15 @@ def _band(default_hz: float, q: ParameterSpec) -> PluginFacts:
 
 BUILTINS: dict[str, PluginFacts] = {
     "Bitcrush": PluginFacts(
-        (_plain("bit_depth", 2.0, 16.0, 8.0, identity=16.0),),
+        (plain("bit_depth", 2.0, 16.0, 8.0, identity=16.0),),
         {"bit_depth": (1.0, 32.0)},
     ),
     "BrickwallLimiter": PluginFacts(
         (
-            _db("ceiling_db", -24.0, 0.0, -1.0),
-            _ms("release_ms", 10.0, 1000.0, 100.0),
-            _ms("lookahead_ms", 0.5, 20.0, 5.0),
-            _choice("true_peak", ON_OFF, "off"),
+            db("ceiling_db", -24.0, 0.0, -1.0),
+            ms("release_ms", 10.0, 1000.0, 100.0),
+            ms("lookahead_ms", 0.5, 20.0, 5.0),
+            choice("true_peak", ON_OFF, "off"),
         ),
         {
             "ceiling_db": (-90.0, 24.0),
@@ -146,11 +122,11 @@ BUILTINS: dict[str, PluginFacts] = {
     ),
     "Chorus": PluginFacts(
         (
-            _hz("rate_hz", 0.1, 10.0, 1.0),
-            _plain("depth", 0.0, 1.0, 0.25),
-            _ms("centre_delay_ms", 1.0, 40.0, 7.0),
-            _plain("feedback", -0.9, 0.9, 0.0),
-            _plain("mix", 0.0, 1.0, 0.5, identity=0.0),
+            hz("rate_hz", 0.1, 10.0, 1.0),
+            plain("depth", 0.0, 1.0, 0.25),
+            ms("centre_delay_ms", 1.0, 40.0, 7.0),
+            plain("feedback", -0.9, 0.9, 0.0),
+            plain("mix", 0.0, 1.0, 0.5, identity=0.0),
         ),
         {
             "rate_hz": (0.0, 99.0),
@@ -160,20 +136,20 @@ BUILTINS: dict[str, PluginFacts] = {
         tail_s=1.0,
     ),
     "Clipping": PluginFacts(
-        (_db("threshold_db", -36.0, 0.0, -6.0, identity=0.0),),
+        (db("threshold_db", -36.0, 0.0, -6.0, identity=0.0),),
         {"threshold_db": (-96.0, 24.0)},
     ),
     "Compressor": PluginFacts(
         (
-            _db("threshold_db", -60.0, 0.0, -20.0),
-            _log("ratio", 1.0, 20.0, 4.0, identity=1.0),
-            _ms("attack_ms", 0.1, 100.0, 5.0),
-            _ms("release_ms", 10.0, 1000.0, 100.0),
+            db("threshold_db", -60.0, 0.0, -20.0),
+            log("ratio", 1.0, 20.0, 4.0, identity=1.0),
+            ms("attack_ms", 0.1, 100.0, 5.0),
+            ms("release_ms", 10.0, 1000.0, 100.0),
         ),
         _BALLISTICS_LIMITS,
     ),
     "Convolution": PluginFacts(
-        (_plain("mix", 0.0, 1.0, 1.0, identity=0.0),),
+        (plain("mix", 0.0, 1.0, 1.0, identity=0.0),),
         required=("impulse_response_filename",),
         channels="independent",
         max_channels=2,
@@ -183,71 +159,71 @@ BUILTINS: dict[str, PluginFacts] = {
     "Delay": PluginFacts(
         (
             ParameterSpec("delay_seconds", 0.02, 1.0, "s", "log", 0.25),
-            _plain("feedback", 0.0, 0.9, 0.3),
-            _plain("mix", 0.0, 1.0, 0.35, identity=0.0),
+            plain("feedback", 0.0, 0.9, 0.3),
+            plain("mix", 0.0, 1.0, 0.35, identity=0.0),
         ),
         {"delay_seconds": (0.0, 30.0), "feedback": (0.0, 0.99)},
         tail_s=3.0,
     ),
     "Distortion": PluginFacts(
-        (_db("drive_db", 0.0, 40.0, 15.0),), {"drive_db": (-60.0, 90.0)}
+        (db("drive_db", 0.0, 40.0, 15.0),), {"drive_db": (-60.0, 90.0)}
     ),
     "GSMFullRateCompressor": PluginFacts(
-        (_choice("quality", RESAMPLE_QUALITIES, "WindowedSinc8"),), channels="linked"
+        (choice("quality", RESAMPLE_QUALITIES, "WindowedSinc8"),), channels="linked"
     ),
     "Gain": PluginFacts(
-        (_db("gain_db", -24.0, 24.0, 0.0, identity=0.0),), {"gain_db": (-120.0, 60.0)}
+        (db("gain_db", -24.0, 24.0, 0.0, identity=0.0),), {"gain_db": (-120.0, 60.0)}
     ),
-    "HighShelfFilter": _band(4000.0, _log("q", 0.3, 1.5, 0.7071)),
+    "HighShelfFilter": _band(4000.0, log("q", 0.3, 1.5, 0.7071)),
     "HighpassFilter": PluginFacts(
-        (_hz("cutoff_frequency_hz", 20.0, 8e3, 80.0, identity=20.0),),
+        (hz("cutoff_frequency_hz", 20.0, 8e3, 80.0, identity=20.0),),
         {"cutoff_frequency_hz": _AUDIBLE},
     ),
     "Invert": PluginFacts((), tail_s=0.0),
     "LadderFilter": PluginFacts(
         (
-            _hz("cutoff_hz", 40.0, 16e3, 1000.0),
-            _plain("resonance", 0.0, 0.95, 0.2),
-            _log("drive", 1.0, 10.0, 1.0),
-            _choice("mode", LADDER_MODES, "LPF12"),
+            hz("cutoff_hz", 40.0, 16e3, 1000.0),
+            plain("resonance", 0.0, 0.95, 0.2),
+            log("drive", 1.0, 10.0, 1.0),
+            choice("mode", LADDER_MODES, "LPF12"),
         ),
         {"cutoff_hz": _AUDIBLE, "resonance": (0.0, 1.0), "drive": (1.0, 100.0)},
     ),
     "Limiter": PluginFacts(
         (
-            _db("threshold_db", -40.0, 0.0, -10.0),
-            _ms("release_ms", 10.0, 1000.0, 100.0),
+            db("threshold_db", -40.0, 0.0, -10.0),
+            ms("release_ms", 10.0, 1000.0, 100.0),
         ),
         {"threshold_db": (-120.0, 24.0), "release_ms": (0.01, 10e3)},
     ),
-    "LowShelfFilter": _band(200.0, _log("q", 0.3, 1.5, 0.7071)),
+    "LowShelfFilter": _band(200.0, log("q", 0.3, 1.5, 0.7071)),
     "LowpassFilter": PluginFacts(
-        (_hz("cutoff_frequency_hz", 100.0, 20e3, 8000.0),),
+        (hz("cutoff_frequency_hz", 100.0, 20e3, 8000.0),),
         {"cutoff_frequency_hz": _AUDIBLE},
     ),
     "MP3Compressor": PluginFacts(
-        (_plain("vbr_quality", 0.0, 9.5, 2.0),),
+        (plain("vbr_quality", 0.0, 9.5, 2.0),),
         {"vbr_quality": (0.0, 9.99)},
         channels="linked",
         max_channels=2,
     ),
     "NoiseGate": PluginFacts(
         (
-            _db("threshold_db", -100.0, -10.0, -60.0, identity=-100.0),
-            _log("ratio", 1.0, 20.0, 10.0, identity=1.0),
-            _ms("attack_ms", 0.1, 100.0, 1.0),
-            _ms("release_ms", 10.0, 1000.0, 100.0),
+            db("threshold_db", -100.0, -10.0, -60.0, identity=-100.0),
+            log("ratio", 1.0, 20.0, 10.0, identity=1.0),
+            ms("attack_ms", 0.1, 100.0, 1.0),
+            ms("release_ms", 10.0, 1000.0, 100.0),
         ),
         _BALLISTICS_LIMITS,
     ),
-    "PeakFilter": _band(1000.0, _log("q", 0.2, 8.0, 0.7071)),
+    "PeakFilter": _band(1000.0, log("q", 0.2, 8.0, 0.7071)),
     "Phaser": PluginFacts(
         (
-            _hz("rate_hz", 0.05, 8.0, 1.0),
-            _plain("depth", 0.0, 1.0, 0.5),
-            _hz("centre_frequency_hz", 100.0, 8e3, 1300.0),
-            _plain("feedback", -0.9, 0.9, 0.0),
-            _plain("mix", 0.0, 1.0, 0.5, identity=0.0),
+            hz("rate_hz", 0.05, 8.0, 1.0),
+            plain("depth", 0.0, 1.0, 0.5),
+            hz("centre_frequency_hz", 100.0, 8e3, 1300.0),
+            plain("feedback", -0.9, 0.9, 0.0),
+            plain("mix", 0.0, 1.0, 0.5, identity=0.0),
         ),
         {
             "rate_hz": (0.0, 99.0),
@@ -258,26 +234,26 @@ BUILTINS: dict[str, PluginFacts] = {
         prepare=True,
     ),
     "PitchShift": PluginFacts(
-        (_plain("semitones", -12.0, 12.0, 0.0, identity=0.0),),
+        (plain("semitones", -12.0, 12.0, 0.0, identity=0.0),),
         {"semitones": (-72.0, 72.0)},
         channels="linked",
         tail_s=0.1,
     ),
     "Resample": PluginFacts(
         (
-            _hz("target_sample_rate", 2000.0, 48e3, 8000.0),
-            _choice("quality", RESAMPLE_QUALITIES, "WindowedSinc32"),
+            hz("target_sample_rate", 2000.0, 48e3, 8000.0),
+            choice("quality", RESAMPLE_QUALITIES, "WindowedSinc32"),
         ),
         {"target_sample_rate": (100.0, 192e3)},
     ),
     "Reverb": PluginFacts(
         (
-            _plain("room_size", 0.0, 1.0, 0.5),
-            _plain("damping", 0.0, 1.0, 0.5),
-            _plain("wet_level", 0.0, 1.0, 0.33, identity=0.0),
-            _plain("dry_level", 0.0, 1.0, 0.4, identity=0.5),
-            _plain("width", 0.0, 1.0, 1.0),
-            _choice("freeze_mode", ON_OFF, "off"),
+            plain("room_size", 0.0, 1.0, 0.5),
+            plain("damping", 0.0, 1.0, 0.5),
+            plain("wet_level", 0.0, 1.0, 0.33, identity=0.0),
+            plain("dry_level", 0.0, 1.0, 0.4, identity=0.5),
+            plain("width", 0.0, 1.0, 1.0),
+            choice("freeze_mode", ON_OFF, "off"),
         ),
         channels="linked",
         max_channels=2,
@@ -307,14 +283,17 @@ def facts(plugin: str) -> PluginFacts:
     return BUILTINS[plugin]
 
 
-def default_controls_of(plugin: str) -> tuple[ParameterSpec, ...]:
+def default_controls_of(
+    plugin: str, known: PluginFacts | None = None
+) -> tuple[ParameterSpec, ...]:
     """The parameters that are controlled when a description names none.
 
-    All continuous ones but those in `NOT_BY_DEFAULT`.
+    All continuous ones but those in `NOT_BY_DEFAULT`; `known` where the plug-in is none
+    of the built-ins.
     """
     return tuple(
         spec
-        for spec in facts(plugin).parameters
+        for spec in (known or facts(plugin)).parameters
         if not spec.choices and (plugin, spec.name) not in NOT_BY_DEFAULT
     )
 

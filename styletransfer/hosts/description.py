@@ -1,4 +1,4 @@
-"""What a black-box effect is, as plain data: a chain of plug-ins and their controls.
+"""What an effect is, as plain data: a chain of plug-ins and their controls.
 
 A description can be pickled, compared, written to JSON and read back, and opens
 nothing. `styletransfer.hosts.engine` turns it into something that renders, inside
@@ -25,13 +25,14 @@ class Slot:
 
     Attributes:
       name: unique in the effect; the prefix of its controls.
-      plugin: what to open: the class name of a pedalboard built-in, for other kinds a
-        path or an identifier.
+      plugin: what to open: the class name of a pedalboard built-in, in JAX also the
+        name of an effect of `ddspx.effects.registry`.
       controls: the learned parameters, each named as the plug-in names it. A control
         named ``"bypass"`` with the choices off and on skips the slot when on.
       fixed: the other parameters that are not left at the plug-in's default.
       bypass: skip this slot always.
-      kind: which engine opens it, see `styletransfer.hosts.engine`.
+      kind: which engine opens it: ``"pedalboard"``, or ``"jax"`` for the twin that
+        can be differentiated; see `styletransfer.hosts.engine`.
     """
 
     name: str
@@ -96,6 +97,11 @@ class HostEffect:
             for spec in slot.controls
         )
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Which engines the slots need, those bypassed for good left out."""
+        return frozenset(slot.kind for slot in self.slots if not slot.bypass)
+
     def at_sample_rate(self, sample_rate: int | float) -> "HostEffect":
         """The same effect with every range in Hz limited to 0.45 of `sample_rate`.
 
@@ -116,6 +122,17 @@ class HostEffect:
             for slot in self.slots
         )
         return self if slots == self.slots else replace(self, slots=slots)
+
+    def opened_by(self, kind: str) -> "HostEffect":
+        """The same chain with every slot opened by one engine.
+
+        Args:
+          kind: ``"pedalboard"`` or ``"jax"``; a plug-in that the engine does not have
+            is refused when the effect is opened.
+        """
+        return replace(
+            self, slots=tuple(replace(slot, kind=kind) for slot in self.slots)
+        )
 
     def to_json(self) -> str:
         """The description as JSON; `from_json` reads it back equal."""

@@ -20,6 +20,7 @@ from styletransfer.hosts.description import BYPASS, HostEffect, Slot
 _OPENERS = {
     "pedalboard": "styletransfer.hosts.pedalboard",
     "fault": "styletransfer.hosts.fault",
+    "jax": "styletransfer.twins.segment",
 }
 
 

@@ -153,6 +153,7 @@ def worker_environment() -> dict[str, str]:
     environment.pop("DISPLAY", None)
     environment.update(
         CUDA_VISIBLE_DEVICES="-1",
+        JAX_PLATFORMS="cpu",
         OMP_NUM_THREADS="1",
         OPENBLAS_NUM_THREADS="1",
         MKL_NUM_THREADS="1",
