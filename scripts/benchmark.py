@@ -4,15 +4,30 @@
     python scripts/benchmark.py all                  every suite at its defaults
 
 Suites: hosts (render throughput against the machine's limit, cost of faults),
-gradients (estimators against the converged gradient, per render), transfer (loss
-against renders for every search, target given), style (how much each style term moves
-with content alone: the scales of the style distance).
+gradients (estimators against autodiff through the twins, per render), transfer (loss
+against renders for every search, target given), matching (hidden settings recovered by
+autodiff and by renders, side by side), style (how much each style term moves
+with content alone: the scales of the style distance), twins (how far the JAX twins are
+from pedalboard, and what a render of both costs), effects (forward and gradient time,
+memory and compile time of the JAX effects, against C++ doing the forward pass),
+accuracy (the DSP in float32 against float64, as SNR in dB).
 """
 
 import importlib
 import sys
 
-SUITES = ("hosts", "gradients", "transfer", "style")
+import compiler
+
+SUITES = (
+    "hosts",
+    "gradients",
+    "transfer",
+    "matching",
+    "style",
+    "twins",
+    "effects",
+    "accuracy",
+)
 
 
 def main() -> int:
@@ -40,4 +55,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    compiler.prepare()
     sys.exit(main())

@@ -378,13 +378,13 @@ def test_patience_grows_with_the_measured_cost_and_with_the_second_chance():
 
 
 def test_the_benchmark_prints_a_row_for_each_effect_and_size():
-    script = Path(__file__).parent.parent / "scripts" / "benchmarks" / "hosts.py"
-    words = "--effects Gain delay --renders 2 3 --seconds 0.05 --repeats 1 --pause-s 0"
+    script = Path(__file__).parent.parent / "scripts" / "benchmark.py"
+    words = "hosts --effects Gain delay --renders 2 3 --seconds 0.05 --repeats 1 --pause-s 0"
     done = subprocess.run(
         [sys.executable, str(script), *words.split(), "--no-faults"],
         capture_output=True,
         text=True,
         check=True,
     )
-    rows = [line.split()[:2] for line in done.stdout.splitlines()[2:]]
+    rows = [line.split()[:2] for line in done.stdout.splitlines()[3:]]
     assert rows == [["Gain", "2"], ["Gain", "3"], ["delay", "2"], ["delay", "3"]]

@@ -1,389 +1,327 @@
-"""Gradient estimators against the converged gradient, by the number of renders.
+"""Gradient estimators against autodiff through the twin, renders by pedalboard.
 
-    python scripts/benchmark.py gradients
-    python scripts/benchmarks/gradients.py --data FOLDER --effects channel_strip
+    python scripts/benchmark.py gradients --out RUN
+    python scripts/benchmark.py gradients --studies sizes --draws 24
+    python scripts/benchmark.py gradients --studies stand-ins --effects channel_strip \
+        --proxy-steps 1000 --draws 40 --seconds 2
 
-The gradient is that of the multi-resolution STFT distance between the effect's output
-at a random setting and at another, hidden one, with respect to the controls in the unit
-cube. The truth is a central difference of every control; it is checked against half
-and double its step. Renders count the centre: 8 renders are the centre and 7 one-sided
-directions, or 3 pairs with one render to spare. Plain pairs, which do not need their
-centre, are given 4.
-
-Stand-ins are trained on the train split, and the sizes that `coordinates` wants are
-measured on the valid split; the table is on the test split. Medians over (clip,
-setting) draws, with bootstrap 95 % intervals that resample the draws.
+The truth is the exact gradient, by autodiff through the JAX twin, of a loss between
+the effect's output at a random setting and at another, hidden one. Estimators see
+renders of pedalboard alone. Studies: ``estimators`` (cosine and relative error by
+renders, loss and form), ``steps`` (the same by the step of exact differences),
+``priors`` (the twin as control variate: exact, detuned, incomplete; and a learned
+stand-in), ``sizes`` (which estimator for how many controls), ``stand-ins`` (learned
+stand-ins against converged differences, for effects without a twin). Renders count the
+centre. Medians over questions (a clip of the test split, a setting and a target), with
+bootstrap 95 % intervals that resample them. RUN.json holds every loss, RUN_*.png are
+the figures.
 """
 
 import json
-import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import tyro
+from benchmarks import gradient_priors as stand_ins
+from benchmarks import gradient_studies as studies
+from benchmarks.gradient_figures import draw_figures
+from benchmarks.gradient_lab import TWINS, Quality, ask, lab_effect, loss_table
+from benchmarks.gradient_priors import Scene
+from benchmarks.gradient_stand_ins import StandInOptions, measure, train_stand_in
+from benchmarks.gradient_studies import Row
+from benchmarks.recordings import clips_of, collection
 
-from ddspx.data.dataset import CropConfig, audio_dataset, sections
-from ddspx.data.manifest import Clip, load_collection
-from ddspx.data.practice import render_practice_corpus
-from ddspx.data.split import assign_splits, select
-from ddspx.training.fit import fit
-from styletransfer.gradients import (
-    Estimator,
-    central_differences,
-    coordinates,
-    orthogonal,
-    render_points,
-    spsa,
-)
+from ddspx import plotting
+from ddspx.audio import written_aside
+from styletransfer.gradients import DEFAULT_STEP
 from styletransfer.hosts import Host, open_host
-from styletransfer.presets import load_effect
-from styletransfer.proxy import Proxy, distance, make_proxy
-from styletransfer.proxy_task import (
-    ProxyRunConfig,
-    load_proxy,
-    proxy_task,
-    rendered_batches,
-)
 
-TRUTH_STEP = 0.004
-STEP = 0.01
+STUDIES = ("estimators", "steps", "priors", "sizes", "stand-ins")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to measure.
-
-    Attributes:
-      data: folder or manifest of recordings; when not given what the environment
-        variable DDSPX_DATA names, or else a practice corpus rendered for the purpose.
-      category: use only the recordings of this folder of the collection, if any.
-      effects: presets of effects.
-      renders: renders of a step, the centre included.
-      draws: (clip, setting) pairs of the table.
-      calibration: pairs that the sizes for `coordinates` are measured on.
-      keys: random directions drawn for each pair.
-      seconds: length of a clip.
-      sample_rate: Hz.
-      proxy_steps: training steps of the stand-ins.
-      proxy_runs: folder where trained stand-ins are kept and looked for.
-      seed: of everything.
-      json: file for the numbers.
-      plot: file for the figure.
-    """
+    """Command line of the suite."""
 
     data: Path | None = None
+    """Folder or manifest; when not given what DDSPX_DATA names, else practice music."""
     category: str = "speech"
-    effects: tuple[str, ...] = ("channel_strip", "compressor", "distortion")
-    renders: tuple[int, ...] = (2, 4, 8, 16, 32)
-    draws: int = 40
-    calibration: int = 24
+    """Use only the recordings of this folder of the collection, if any."""
+    studies: tuple[str, ...] = ("estimators", "steps", "priors")
+    """What to measure: estimators, steps, priors, sizes, stand-ins."""
+    effects: tuple[str, ...] = (*TWINS, "channel_strip", "full_chain")
+    """Twins by pedalboard's names, and presets (their continuous controls)."""
+    losses: tuple[str, ...] = ("mrstft", "mel", "esr")
+    """Of mrstft, mel, esr, bands; tables show the first."""
+    renders: tuple[int, ...] = (3, 5, 9, 17, 33)
+    """Budgets of a gradient, the centre included."""
+    steps: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+    """Epsilons of the study of steps."""
+    step: float = DEFAULT_STEP
+    """Epsilon of the other studies."""
+    shifts: tuple[float, ...] = (0.01, 0.03, 0.1)
+    """By how much of its range every control of a detuned twin is off."""
+    draws: int = 8
+    """Questions of the tables, of the test split."""
+    calibration: int = 8
+    """Questions that the sizes for coordinates are measured on, of the valid split."""
     keys: int = 1
-    seconds: float = 2.0
+    """Random directions drawn for each question."""
+    seconds: float = 1.5
+    """Length of a clip."""
     sample_rate: int = 24000
-    proxy_steps: int = 1000
+    """Hz."""
+    chain: str = "channel_strip"
+    """Effect of the study of priors."""
+    missing: str = "high_peak"
+    """Slot that the incomplete twin of the chain lacks."""
+    proxy_steps: int = 200
+    """Training steps of learned stand-ins."""
     proxy_runs: Path | None = None
+    """Folder where trained stand-ins are kept and looked for."""
+    size_chain: str = "long_strip"
+    """Effect of whose controls the study of sizes takes subsets."""
+    sizes: tuple[int, ...] = (2, 4, 8, 13, 19, 25)
+    """Numbers of controls of that study."""
     seed: int = 0
-    json: Path | None = None
-    plot: Path | None = None
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Clips, settings and hidden targets, and what is exact about them.
-
-    Attributes:
-      audio: [draws, 1, time].
-      controls: [draws, n].
-      target: [draws, 1, time].
-      truth: converged gradients [draws, n].
-      proxy: the stand-in's gradients [draws, n].
-    """
-
-    audio: np.ndarray
-    controls: np.ndarray
-    target: np.ndarray
-    truth: np.ndarray
-    proxy: np.ndarray
+    """Of everything."""
+    out: Path | None = None
+    """Where to write; .json and _NAME.png are added."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains stand-ins, measures, prints one table an effect."""
+    """Measures, prints one table an effect and study."""
     options = tyro.cli(Arguments, args=arguments, description=__doc__)
-    report: dict[str, Any] = {}
+    unknown = set(options.studies) - set(STUDIES)
+    if unknown:
+        raise ValueError(
+            f"studies {sorted(unknown)} unknown; choose from {', '.join(STUDIES)}"
+        )
+    loss_table(options.sample_rate, options.losses)
+    report: dict[str, Any] = {"options": _plain(options)}
     with tempfile.TemporaryDirectory() as scratch:
+        clips = collection(options.data, Path(scratch))
+        splits = {
+            split: clips_of(clips, split, options.category, options.seconds)
+            for split in ("train", "valid", "test")
+        }
         runs = options.proxy_runs or Path(scratch) / "runs"
-        clips = _recordings(options.data, Path(scratch))
-        splits = {s: _clips(clips, s, options) for s in ("train", "valid", "test")}
-        for name in options.effects:
-            report[name] = measure(name, splits, runs, options)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    if options.plot:
-        _plot(report, options.plot)
+        if {"estimators", "steps"} & set(options.studies):
+            report["effects"] = {
+                name: _effect(name, splits, options) for name in options.effects
+            }
+            _say_means(report["effects"], options)
+        if "priors" in options.studies:
+            report["priors"] = _priors(splits, runs, options)
+        if "sizes" in options.studies:
+            report["sizes"] = _sizes(splits, options)
+        if "stand-ins" in options.studies:
+            report["stand-ins"] = {
+                name: measure(name, splits, runs, _stand_in_options(options))
+                for name in options.effects
+                if name not in TWINS
+            }
+    if options.out is None:
+        return
+    with written_aside(options.out.with_suffix(".json"), overwrite=True) as aside:
+        aside.write_text(json.dumps(report) + "\n")
+    for name, figure in draw_figures(report).items():
+        path = options.out.with_name(f"{options.out.name}_{name}.png")
+        plotting.save(figure, path, overwrite=True)
 
 
-def measure(
-    name: str, splits: dict[str, tuple[Clip, ...]], runs: Path, options: Arguments
-) -> dict[str, Any]:
-    """One effect: trains its stand-in, checks the truth, prints its table."""
-    with open_host(load_effect(name), options.sample_rate) as host:
-        proxy, params, seconds = _stand_in(name, host, splits["train"], runs, options)
-        print(f"\n{name}: {len(host.specs)} controls; stand-in: {seconds}", flush=True)
-        losses = _loss_of_renders()
-        slope = _proxy_gradient(proxy, params)
-        tools = (losses, slope, options)
-        known = _draw(host, splits["valid"], options.calibration, 1, *tools)
-        tested = _draw(host, splits["test"], options.draws, 2, *tools, check=True)
-        rows = _rows(host, known, tested, losses, options)
-    for row in rows:
-        print(_line(row), flush=True)
-    return {"controls": len(host.specs), "stand_in": seconds, "rows": rows}
-
-
-def _rows(host, known, tested, losses, options) -> list[dict[str, Any]]:
-    size = np.sqrt(np.mean(known.truth**2, 0)) + 1e-6
-    unknown = np.sqrt(np.mean((known.truth - known.proxy) ** 2, 0)) + 1e-6
-    n = len(host.specs)
-    rows = [_row("stand-in alone", 1, tested.proxy[:, None], tested.truth)]
-    memory: dict[bytes, np.ndarray] = {}
-
-    def remembered(host, draws, points):
-        """Estimators that differ only in their weights share their renders."""
-        key = points.tobytes()
-        if key not in memory:
-            memory[key] = losses(host, draws, points)
-        return memory[key]
-
-    for renders in options.renders:
-        pairs, ahead = max((renders - 1) // 2, 1), renders - 1
-        few = min(ahead, n)
-        table: list[tuple[str, Estimator, bool]] = [
-            ("SPSA", spsa(STEP, max(renders // 2, 1)), False),
-            ("orthogonal pairs", orthogonal(STEP, max(renders // 2, 1)), False),
-            ("orthogonal forward", orthogonal(STEP, ahead, one_sided=True), False),
-            ("coordinates", coordinates(STEP, size, few), False),
-            ("stand-in + SPSA", spsa(STEP, pairs), True),
-            ("stand-in + orthogonal, unbiased", orthogonal(STEP, pairs), True),
-            (
-                "stand-in + forward, projection",
-                orthogonal(STEP, ahead, one_sided=True, scaling="projection"),
-                True,
-            ),
-            ("stand-in + coordinates", coordinates(STEP, unknown, few), True),
-        ]
-        for name, estimator, with_prior in table:
-            if with_prior and estimator.renders(n) > max(renders, 1 + few):
-                continue  # a pair and the centre are 3 renders
-            prior = tested.proxy if with_prior else np.zeros_like(tested.proxy)
-            found = _estimates(host, tested, estimator, prior, remembered, options)
-            rows.append(_row(name, renders, found, tested.truth))
-    return rows
-
-
-def _estimates(host, draws, estimator, prior, losses, options) -> np.ndarray:
-    """Estimates [draws, keys, n]."""
-    count, keys = len(draws.controls), options.keys
-    seeds = jax.random.split(jax.random.key(options.seed), (count, keys))
-    plan = jax.jit(jax.vmap(jax.vmap(estimator.plan, (0, None))))
-    plans = plan(seeds, draws.controls)
-    values = losses(host, draws, np.asarray(plans.points))
-    scalar = jax.vmap(jax.vmap(estimator.scalar, (0, 0, None)))
-    return np.asarray(jax.jit(scalar)(plans, values, prior))
-
-
-def _loss_of_renders() -> Callable[..., np.ndarray]:
-    compare = jax.jit(
-        lambda audio, target: jax.lax.map(lambda one: distance(one, target), audio)
+def _scene(host: Host, splits: dict, options: Arguments) -> Scene:
+    table = loss_table(options.sample_rate, options.losses)
+    known, tested = (
+        ask(host, splits[split], count, seconds=options.seconds, seed=seed)
+        for split, count, seed in (
+            ("valid", options.calibration, 1),
+            ("test", options.draws, 2),
+        )
     )
-
-    def losses(host: Host, draws: Any, points: np.ndarray) -> np.ndarray:
-        """Losses [draws, ...] of points [draws, ..., n]; each point rendered once."""
-        found = []
-        for audio, target, rows in zip(draws.audio, draws.target, points, strict=True):
-            flat = rows.reshape(1, -1, rows.shape[-1])
-            unique, back = np.unique(flat[0], axis=0, return_inverse=True)
-            rendered, status = render_points(host.render, audio[None], unique[None])
-            if np.any(status):
-                raise RuntimeError(f"{host.effect.name}: renders failed, {status}")
-            padded = _padded(rendered[0])
-            values = np.asarray(compare(padded, target))[: len(unique)]
-            found.append(values[back.ravel()].reshape(rows.shape[:-1]))
-        return np.stack(found)
-
-    return losses
+    return stand_ins.set_scene(host, table, known, tested)
 
 
-def _padded(audio: np.ndarray) -> np.ndarray:
-    """Rows repeated up to a multiple of 16, so that few shapes are compiled."""
-    missing = -len(audio) % 16
-    return np.concatenate([audio, np.repeat(audio[-1:], missing, 0)])
+def _effect(name: str, splits: dict, options: Arguments) -> dict[str, Any]:
+    started = time.perf_counter()
+    report: dict[str, Any] = {}
+    with open_host(lab_effect(name), options.sample_rate) as host:
+        scene = _scene(host, splits, options)
+        report["controls"] = scene.n
+        report["waveform_error"] = stand_ins.waveform_error(scene)
+        print(
+            f"\n{name}: {scene.n} controls; twin's waveform"
+            f" {report['waveform_error']:.1e} off",
+            flush=True,
+        )
+        if "estimators" in options.studies:
+            rows = studies.compare_estimators(
+                scene,
+                renders=options.renders,
+                step=options.step,
+                shift=0.03,
+                keys=options.keys,
+                seed=options.seed,
+            )
+            report["estimators"] = [row.record() for row in rows]
+            _print_table(rows, options.losses[0])
+        if "steps" in options.studies:
+            rows = studies.compare_steps(scene, options.steps, seed=options.seed)
+            report["steps"] = [row.record() for row in rows]
+            _print_steps(rows, options)
+        report["renders"] = scene.judge.renders
+    print(f"  {time.perf_counter() - started:.0f} s", flush=True)
+    return report
 
 
-def _proxy_gradient(proxy: Proxy, params: Any) -> Callable[..., np.ndarray]:
-    @jax.jit
-    def one(audio, controls, target):
-        return jax.grad(lambda u: distance(proxy.render(params, audio, u), target))(
-            controls
+def _priors(splits: dict, runs: Path, options: Arguments) -> dict[str, Any]:
+    name = options.chain
+    with open_host(lab_effect(name), options.sample_rate) as host:
+        scene = _scene(host, splits, options)
+        print(f"\nstand-ins of {name}, {scene.n} controls", flush=True)
+        missing = {slot.name for slot in host.effect.slots} & {options.missing}
+        made = stand_ins.detuned_stand_ins(
+            scene,
+            shifts=options.shifts,
+            missing=options.missing if missing else None,
+            seed=options.seed,
+        )
+        renders = {"the twin": scene.twin.render}
+        if options.proxy_steps and name not in TWINS:
+            proxy, params, took = train_stand_in(
+                name, host, splits["train"], runs, options.proxy_steps
+            )
+
+            def render(audio, controls):
+                return proxy.render(params, audio, controls)
+
+            print(f"learned: {took}", flush=True)
+            renders["the learned stand-in"] = render
+            label = f"learned, {options.proxy_steps} steps"
+            made[label] = stand_ins.rendering_prior(scene, render)
+        rows = studies.compare_priors(
+            scene,
+            made,
+            renders=options.renders,
+            step=options.step,
+            keys=options.keys,
+            seed=options.seed,
+        )
+        costs = stand_ins.costs(scene, renders)
+    # The others are in the file: they are never better.
+    shown = [
+        r for r in rows if "SPSA" not in r.estimator and "pairs" not in r.estimator
+    ]
+    _print_table(shown, options.losses[0])
+    for what, milliseconds in costs.items():
+        print(f"  {what:<42}{milliseconds:8.1f} ms", flush=True)
+    return {"rows": [row.record() for row in rows], "milliseconds": costs}
+
+
+def _sizes(splits: dict, options: Arguments) -> dict[str, Any]:
+    with open_host(lab_effect(options.size_chain), options.sample_rate) as host:
+        scene = _scene(host, splits, options)
+        found = studies.compare_sizes(
+            scene,
+            [size for size in options.sizes if size <= scene.n],
+            renders=tuple(sorted({2, *options.renders, 65})),
+            step=options.step,
+            shift=0.03,
+            keys=options.keys,
+            seed=options.seed,
+        )
+    for size, rows in found.items():
+        print(f"\n{size} of {scene.n} controls of {options.size_chain}", flush=True)
+        _print_table(rows, options.losses[0])
+    return {str(size): [r.record() for r in rows] for size, rows in found.items()}
+
+
+def _print_table(rows: Iterable[Row], loss: str) -> None:
+    """Cosine / relative error by renders, of both forms."""
+    rows = [row for row in rows if row.loss == loss]
+    columns = sorted({row.renders for row in rows})
+    cells = {(r.estimator, r.form, r.renders): r.quality for r in rows}
+    head = "".join(f"{c:>11}" for c in columns)
+    title = f"{loss}: cosine/relative error, by renders"
+    print(f"  {title:<52}{head}")
+    for name in dict.fromkeys(row.estimator for row in rows):
+        for form in studies.FORMS:
+            line = ""
+            for column in columns:
+                found = cells.get((name, form, column))
+                line += f"{_cell(found) if found else '':>11}"
+            print(f"  {name:<42}{form:<10}{line}", flush=True)
+
+
+def _cell(found: Quality) -> str:
+    cosine = f"{found.cosine.value:.3f}".replace("0.", ".")
+    return f"{cosine}/{min(found.error.value, 9.99):.2f}"
+
+
+def _print_steps(rows: Iterable[Row], options: Arguments) -> None:
+    cells = {(r.estimator, r.form, r.loss): r.quality for r in rows}
+    head = "".join(f"{step:>10g}" for step in options.steps)
+    print(f"  relative error of exact differences, by step{'':<8}{head}")
+    for loss in options.losses:
+        for form in studies.FORMS:
+            for kind in ("central", "forward"):
+                found = [cells[f"{kind} {s:g}", form, loss] for s in options.steps]
+                line = "".join(f"{q.error.value:>10.4f}" for q in found)
+                print(f"  {loss:<10}{kind + ' differences':<32}{form:<10}{line}")
+        best = min(
+            (cells[f"central {s:g}", "scalar", loss] for s in options.steps),
+            key=lambda q: q.error.value,
+        )
+        print(
+            f"  {loss:<10}converged: cosine {best.cosine.value:.5f}, relative error"
+            f" {best.error.value:.4f}",
+            flush=True,
         )
 
-    return lambda *rows: np.stack([one(*row) for row in zip(*rows, strict=True)])
+
+def _say_means(effects: dict[str, Any], options: Arguments) -> None:
+    """The step with the least error over effects, for every loss and form."""
+    if "steps" not in options.studies:
+        return
+    print("\nrelative error of exact differences, geometric mean over effects")
+    for loss in options.losses:
+        for form in studies.FORMS:
+            for kind in ("central", "forward"):
+                line = ""
+                for step in options.steps:
+                    errors = [
+                        row["quality"]["error"].value
+                        for effect in effects.values()
+                        for row in effect["steps"]
+                        if row["estimator"] == f"{kind} {step:g}"
+                        and (row["form"], row["loss"]) == (form, loss)
+                        and row["quality"]["questions"]
+                    ]
+                    mean = np.exp(np.mean(np.log(np.maximum(errors, 1e-6))))
+                    line += f"{mean:>10.4f}"
+                print(f"  {loss:<10}{kind + ' differences':<32}{form:<10}{line}")
 
 
-def _draw(
-    host: Host,
-    clips: Sequence[Clip],
-    count: int,
-    seed: int,
-    losses: Any,
-    slope: Any,
-    options: Arguments,
-    check: bool = False,
-) -> Draws:
-    rng = np.random.default_rng(seed)
-    rate, seconds = options.sample_rate, options.seconds
-    found: list[np.ndarray] = []
-    # Clip by clip in turn, so that few draws still meet every speaker.
-    for index in rng.permutation(len(clips)):
-        parts = sections(clips[index], seconds, sample_rate=rate, channels=1)
-        if parts:
-            found.append(parts[rng.integers(len(parts))].samples)
-        if len(found) == count:
-            break
-    audio = np.stack([found[i % len(found)] for i in range(count)])
-    controls = rng.random((count, len(host.specs)), dtype=np.float32)
-    target = host.render(audio, rng.random(controls.shape, dtype=np.float32))[0]
-    draws = Draws(audio, controls, target, controls, controls)
-    truth = _differences(host, draws, losses, TRUTH_STEP)
-    if check:
-        for factor in (0.5, 2.0):
-            other = _differences(host, draws, losses, factor * TRUTH_STEP)
-            row = _row("", 0, other[:, None], truth)
-            print(
-                f"  truth at step {factor * TRUTH_STEP:g} against {TRUTH_STEP:g}:"
-                f" cosine {row['cosine'][0]:.4f}, lowest {row['lowest']:.3f}, relative"
-                f" error {row['error'][0]:.4f}",
-                flush=True,
-            )
-    return replace(draws, truth=truth, proxy=slope(audio, controls, target))
-
-
-def _differences(host, draws, losses, step) -> np.ndarray:
-    estimator = central_differences(step)
-    plan = jax.vmap(lambda u: estimator.plan(jax.random.key(0), u))(draws.controls)
-    values = losses(host, draws, np.asarray(plan.points))
-    return np.asarray(jax.vmap(estimator.scalar)(plan, values))
-
-
-def _stand_in(name, host, clips, runs, options) -> tuple[Proxy, Any, str]:
-    folder = runs / name
-    config = ProxyRunConfig(effect=name, sample_rate=options.sample_rate)
-    steps = options.proxy_steps
-    config = replace(
-        config,
-        fit=replace(config.fit, steps=steps, evaluate_every=steps, quiet=True),
-        optimizer=replace(config.optimizer, decay_steps=steps),
+def _stand_in_options(options: Arguments) -> StandInOptions:
+    return StandInOptions(
+        renders=options.renders,
+        draws=options.draws,
+        calibration=options.calibration,
+        keys=options.keys,
+        seconds=options.seconds,
+        sample_rate=options.sample_rate,
+        proxy_steps=options.proxy_steps,
+        seed=options.seed,
     )
-    proxy = make_proxy(host.effect, options.sample_rate, config.proxy)
-    began = time.perf_counter()
-    crops = CropConfig(sample_rate=options.sample_rate, seconds=config.seconds)
-    dataset = audio_dataset(clips, crops)
-    batches = rendered_batches(dataset, host, config.batch_size, gain_db=config.gain_db)
-    with proxy_task(proxy, config.optimizer) as task:
-        fit(task, batches, config.fit, folder, run_config=config)
-    took = time.perf_counter() - began
-    params = load_proxy(folder, "last")[1]
-    return proxy, params, f"{steps} steps of training, {took:.0f} s"
 
 
-def _row(name, renders, estimates, truth) -> dict[str, Any]:
-    """Cosine and relative error of estimates [draws, keys, n], with intervals."""
-    wanted = truth[:, None].astype(np.float64)
-    length = np.linalg.norm(estimates, axis=-1) * np.linalg.norm(wanted, axis=-1)
-    cosine = np.sum(estimates * wanted, -1) / np.maximum(length, 1e-12)
-    error = np.linalg.norm(estimates - wanted, axis=-1)
-    error = error / np.maximum(np.linalg.norm(wanted, axis=-1), 1e-12)
+def _plain(options: Arguments) -> dict[str, Any]:
     return {
-        "estimator": name,
-        "renders": renders,
-        "cosine": _interval(cosine, np.median),
-        "mean_cosine": _interval(cosine, np.mean),
-        "error": _interval(error, np.median),
-        "lowest": float(cosine.min()),
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
     }
-
-
-def _interval(values: np.ndarray, statistic: Any) -> tuple[float, float, float]:
-    """A statistic of values [draws, keys] and its 95 % interval over draws."""
-    rng = np.random.default_rng(0)
-    again = [
-        statistic(values[rng.integers(len(values), size=len(values))])
-        for _ in range(1000)
-    ]
-    low, high = np.quantile(again, [0.025, 0.975])
-    return float(statistic(values)), float(low), float(high)
-
-
-def _line(row: dict[str, Any]) -> str:
-    cosine, mean, error = row["cosine"], row["mean_cosine"], row["error"]
-    return (
-        f"  {row['renders']:3d} renders  {row['estimator']:32s}"
-        f" cosine {cosine[0]:6.3f} [{cosine[1]:.3f}, {cosine[2]:.3f}]"
-        f"  mean {mean[0]:6.3f}  relative error {error[0]:6.3f}"
-        f" [{error[1]:.3f}, {error[2]:.3f}]"
-    )
-
-
-def _recordings(data: Path | None, scratch: Path) -> tuple[Clip, ...]:
-    data = data or Path(os.environ.get("DDSPX_DATA", scratch / "practice"))
-    if data == scratch / "practice":
-        render_practice_corpus(data)
-    clips = load_collection(data).clips
-    return clips if any(clip.split for clip in clips) else assign_splits(clips)
-
-
-def _clips(clips: tuple[Clip, ...], split: str, options: Arguments) -> tuple[Clip, ...]:
-    wanted = [clip for clip in clips if clip.category == options.category]
-    chosen = select(wanted or clips, split)
-    return tuple(c for c in chosen if not c.seconds or c.seconds >= options.seconds)
-
-
-def _plot(report: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(report), figsize=(4.6 * len(report), 4.2), sharey=True, squeeze=False
-    )
-    for axis, (name, table) in zip(axes[0], report.items(), strict=True):
-        for estimator in dict.fromkeys(row["estimator"] for row in table["rows"]):
-            rows = [r for r in table["rows"] if r["estimator"] == estimator]
-            x = [row["renders"] for row in rows]
-            y, low, high = np.transpose([row["cosine"] for row in rows])
-            if len(rows) == 1:
-                axis.axhline(y[0], color="black", ls="--", lw=1, label=estimator)
-                continue
-            line = axis.plot(x, y, marker="o", ms=3, label=estimator)[0]
-            axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15)
-        axis.set_xscale("log", base=2)
-        axis.set_xlabel("renders a step, the centre included")
-        axis.set_title(f"{name}, {table['controls']} controls")
-        axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("median cosine to the converged gradient")
-    axes[0, 0].set_ylim(0, 1.02)
-    axes[0, -1].legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,7 +1,7 @@
 """Render hosts: throughput against the limit of the machine, and what faults cost.
 
     python scripts/benchmark.py hosts
-    python scripts/benchmarks/hosts.py --renders 24 --repeats 10 --no-faults
+    python scripts/benchmark.py hosts --renders 24 --repeats 10 --no-faults
 
 The limit is ``cores / DSP seconds``: what all cores could do if rendering cost nothing
 but the DSP, whose time is measured in the same rounds as the backends, in one thread
@@ -237,7 +237,3 @@ def _wait_for(left: Callable[[], int]) -> int:
             break
         time.sleep(0.01)
     return left()
-
-
-if __name__ == "__main__":
-    main()

@@ -41,7 +41,7 @@ class Arguments:
     """Only clips below this folder of the manifest."""
     effect: str = "channel_strip"
     """Effect preset or YAML file."""
-    methods: tuple[str, ...] = ("combined", "cma_es", "adam_spsa", "adam_orthogonal")
+    methods: tuple[str, ...] = ("combined", "cma_es", "adam", "adam_spsa")
     """Searches to compare."""
     trials: int = 12
     """Sections, evenly spread over the test split, with one hidden setting each."""

@@ -1,9 +1,11 @@
 """Gradients of effects that can only be rendered.
 
-`estimators` turns renders into gradients, `staged` and `fused` put a host between a
-controller and its loss, `unit_interval` keeps controls from getting stuck.
+`estimators` turns renders into gradients, `default` says which of them to take,
+`staged` and `fused` put a host between a controller and its loss, `unit_interval`
+keeps controls from getting stuck.
 """
 
+from styletransfer.gradients.default import DEFAULT_STEP, default_estimator
 from styletransfer.gradients.estimators import (
     Estimator,
     Plan,
@@ -29,6 +31,7 @@ from styletransfer.gradients.unit_interval import (
 )
 
 __all__ = [
+    "DEFAULT_STEP",
     "Estimator",
     "Plan",
     "Staged",
@@ -38,6 +41,7 @@ __all__ = [
     "compile_halves",
     "controls_from_logits",
     "coordinates",
+    "default_estimator",
     "forward_differences",
     "logits_from_controls",
     "mean_over_valid",
