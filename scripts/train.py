@@ -3,17 +3,26 @@
     python scripts/train.py proxy RUN --config configs/proxy/channel_strip.yaml
         [--data MANIFEST_OR_FOLDER] [--fit.steps 500] [...]
 
-Tasks: proxy (a learned differentiable stand-in of an effect). RUN is the folder to
-write; `tensorboard --logdir RUN` shows curves, sounds and pictures. Without --data the
-practice corpus is rendered into a folder beside RUN. Bad input: one line, exit code 2.
+    python scripts/train.py vae RUN --config configs/vae/digits.yaml
+        [--data MANIFEST_OR_FOLDER] [--objective.tau 20] [...]
+
+Tasks: proxy (a learned differentiable stand-in of an effect), vae (a beta-VAE of
+spectrograms). RUN is the folder to write; `tensorboard --logdir RUN` shows curves,
+sounds and pictures. Without --data the practice corpus is rendered into a folder beside
+RUN. --only PATTERN takes the recordings whose path matches, such as 'digits/*'.
+Bad input: one line, exit code 2.
 """
 
 import sys
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
+import compiler
 import jax
 
-from ddspx.data.dataset import CropConfig, audio_dataset
+from ddspx.data.dataset import AudioDataset, CropConfig, audio_dataset, batches
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.practice import render_practice_corpus
 from ddspx.data.split import assign_splits, select
@@ -24,8 +33,12 @@ from styletransfer.hosts import open_host
 from styletransfer.presets import load_effect
 from styletransfer.proxy import make_proxy
 from styletransfer.proxy_task import ProxyRunConfig, proxy_task, rendered_batches
+from vae.examples import evaluation_batches, load_examples
+from vae.run import VaeRunConfig, to_image
+from vae.task import describe_tau, vae_task
 
-CACHE = Path.home() / ".cache" / "ddspx-jax"
+# Examples that a linear start is computed from.
+MOST_AT_START = 2000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,28 +48,33 @@ def main(arguments: list[str] | None = None) -> int:
         print(__doc__)
         return 0 if words else 2
     try:
-        if words[0] != "proxy":
-            raise ValueError(f"task {words[0]!r} unknown; there is: proxy")
+        if words[0] not in TASKS:
+            raise ValueError(
+                f"task {words[0]!r} unknown; there are: {', '.join(TASKS)}"
+            )
         if len(words) < 2 or words[1].startswith("-"):
-            raise ValueError("name the run folder after the task: train.py proxy RUN")
-        data, rest = _take(words[2:], "--data")
-        config = parse_command_line(ProxyRunConfig, rest, description=__doc__ or "")
-        train_proxy(config, Path(words[1]), None if data is None else Path(data))
+            raise ValueError(f"name the run folder: train.py {words[0]} RUN")
+        data, rest = _take(words[2:], "--data", "a path")
+        only, rest = _take(rest, "--only", "a pattern")
+        kind, train = TASKS[words[0]]
+        config = parse_command_line(kind, rest, description=__doc__ or "")
+        clips = _clips(None if data is None else Path(data), Path(words[1]), only)
+        train(config, Path(words[1]), clips)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def train_proxy(config: ProxyRunConfig, run_folder: Path, data: Path | None) -> None:
+def train_proxy(
+    config: ProxyRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+) -> None:
     """Trains a stand-in of ``config.effect`` on random crops and controls."""
     effect = load_effect(config.effect)
-    clips = _clips(data, run_folder)
     crops = CropConfig(sample_rate=config.sample_rate, seconds=config.seconds)
     training = audio_dataset(select(clips, "train"), crops)
     held_out = audio_dataset(select(clips, "valid"), crops)
-    for skipped in (*training.skipped, *held_out.skipped):
-        print(f"skipped: {skipped.path}: {skipped.reason}", file=sys.stderr)
+    _report_skipped(training, held_out)
     mesh = make_mesh() if jax.device_count() > 1 else None
     proxy = make_proxy(effect, config.sample_rate, config.proxy)
     task = proxy_task(proxy, config.optimizer, mesh, sample_rate=config.sample_rate)
@@ -77,27 +95,67 @@ def train_proxy(config: ProxyRunConfig, run_folder: Path, data: Path | None) -> 
         )
 
 
-def _clips(data: Path | None, run_folder: Path) -> tuple[Clip, ...]:
+def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -> None:
+    """Trains a VAE on random crops; judges it on whole recordings of other groups."""
+    print(describe_tau(config))
+    training = audio_dataset(select(clips, "train"), config.crops(augmented=True))
+    _report_skipped(training)
+    held_out = load_examples(config, select(clips, "valid"))
+    start = None
+    if config.model.linear_path:
+        known = load_examples(config, select(clips, "train"), most=MOST_AT_START)
+        start = jax.jit(lambda audio: to_image(config, audio).image)(known.audio)
+    mesh = make_mesh() if jax.device_count() > 1 else None
+    with vae_task(config, mesh, start=start) as task:
+        fit(
+            task,
+            batches(training, config.data.batch_size),
+            config.fit,
+            run_folder,
+            evaluation=evaluation_batches(held_out, config.data.batch_size),
+            run_config=config,
+            file_names=training.files,
+            mesh=mesh,
+        )
+
+
+TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {
+    "proxy": (ProxyRunConfig, train_proxy),
+    "vae": (VaeRunConfig, train_vae),
+}
+
+
+def _report_skipped(*datasets: AudioDataset) -> None:
+    for dataset in datasets:
+        for skipped in dataset.skipped:
+            print(f"skipped: {skipped.path}: {skipped.reason}", file=sys.stderr)
+
+
+def _clips(data: Path | None, run_folder: Path, only: str | None) -> tuple[Clip, ...]:
     if data is None:
         data = run_folder.parent / "practice"
         if not (data / "MANIFEST.csv").is_file():
             render_practice_corpus(data, overwrite=True)
     clips = load_collection(data).clips
+    if only is not None:
+        clips = tuple(clip for clip in clips if fnmatch(clip.path, only))
+        if not clips:
+            raise ValueError(f"--only {only!r} matches no recording of {data}")
     return clips if any(clip.split for clip in clips) else assign_splits(clips)
 
 
-def _take(words: list[str], option: str) -> tuple[str | None, list[str]]:
+def _take(words: list[str], option: str, what: str) -> tuple[str | None, list[str]]:
     """The value of an option of this script, and the other words."""
     for index, word in enumerate(words):
         if word.startswith(f"{option}="):
             return word.removeprefix(f"{option}="), words[:index] + words[index + 1 :]
         if word == option:
             if index + 1 == len(words):
-                raise ValueError(f"{option}: expected a path")
+                raise ValueError(f"{option}: expected {what}")
             return words[index + 1], words[:index] + words[index + 2 :]
     return None, words
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    compiler.prepare()
     sys.exit(main())

@@ -1,0 +1,455 @@
+"""How much each latent of a trained VAE matters to its output, and how many to keep.
+
+    python scripts/analyze_latents.py RUN --out DIR --data MANIFEST_OR_FOLDER
+        [--output levels] [--only 'digits/*'] [--seconds 240]
+    python scripts/analyze_latents.py RUN --out DIR --data DATA --prune 12
+        [--fine-tune 200]
+
+RUN is a folder that `train.py vae` wrote. DIR gets report.md, analysis.json, figures,
+and traversals: sounds that move one latent from -2 to +2 deviations, matched in
+loudness, the most important first. Latents are judged on recordings that were not
+trained on. --prune K keeps the K most important (0: as many as proposed) and writes
+DIR/pruned, a run folder like any other, with the table that verifies it; --fine-tune
+trains it on. Bad input: one line, exit code 2.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import compiler
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from ddspx import audio, plotting
+from ddspx.data.dataset import audio_dataset, batches
+from ddspx.data.manifest import Clip, load_collection
+from ddspx.data.split import assign_splits, select
+from ddspx.features import integrated_loudness_lufs
+from ddspx.training.checkpoint import restore_params
+from ddspx.training.fit import fit
+from vae import report
+from vae.analysis import AnalysisOptions, Distribution, analyze
+from vae.examples import Examples, evaluation_batches, load_examples
+from vae.findings import Analysis
+from vae.outputs import Output, decoder_output, level_output
+from vae.pictures import image_grid
+from vae.preflight import Preflight, preflight
+from vae.pruned import Verified, disagreement, pruned_model, save_model, verify
+from vae.run import LoadedVae, decode_audio, encode_audio, load_vae, to_image
+from vae.task import vae_task
+
+_AT_ONCE = 16
+# Numbers in the images that the spectrum of the data is taken from.
+_SPECTRUM = 1 << 28
+_LOUDNESS_LUFS = -23.0
+_PEAK = 0.99
+_GAP_S = 0.15
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Command line of analyze_latents.py."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of a trained VAE."""
+    out: Path
+    """Folder to write; new or empty."""
+    data: Path | None = None
+    """Manifest or folder of recordings; the practice corpus beside RUN without it."""
+    only: str | None = None
+    """Take recordings whose path matches, such as 'digits/*'."""
+    split: Literal["valid", "test"] = "valid"
+    """Recordings that latents are judged on."""
+    output: Literal["levels", "decoder"] = "levels"
+    """What counts: levels in dB, or the decoder's normalised image."""
+    codes: Distribution = "product"
+    """Distribution of codes: product, aggregate, means or prior."""
+    examples: int = 512
+    """Held-out examples, at most."""
+    seconds: float = 240.0
+    """About how long the analysis may take: fewer pairs for dearer models."""
+    fidelity: float = 0.95
+    """Share of the output's variance that the proposal keeps."""
+    audible: float = 0.5
+    """Rms change, in the output's unit, that counts as none."""
+    traversals: int = 8
+    """Latents to make traversal sounds of."""
+    prune: int | None = None
+    """Latents to keep in a smaller model; 0 for the proposal."""
+    fine_tune: int = 0
+    """Steps to train the smaller model on."""
+    which: Literal["best", "last"] = "best"
+    """Checkpoint."""
+    seed: int = 0
+    """Of all draws."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Checks, analyses, writes; returns the exit code."""
+    options = tyro.cli(Arguments, args=arguments, description=__doc__)
+    try:
+        if options.out.exists() and any(options.out.iterdir()):
+            raise ValueError(f"{options.out} is not empty; name a new folder")
+        if options.fine_tune and options.prune is None:
+            raise ValueError("--fine-tune trains a pruned model; give --prune")
+        loaded = load_vae(options.run, options.which)
+        if options.prune is not None and not 0 <= options.prune <= loaded.vae.latents:
+            raise ValueError(
+                f"--prune {options.prune}: the model has {loaded.vae.latents} latents"
+            )
+        run(options, loaded)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"analyze_latents.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: Arguments, loaded: LoadedVae) -> Analysis:
+    """Analyses a model and writes the folder."""
+    config = loaded.config
+    clips = _clips(options)
+    held_out = load_examples(
+        config, select(clips, options.split), most=options.examples
+    )
+    most = max(_SPECTRUM // config.front.elements, 64)
+    training = load_examples(config, select(clips, "train"), most=min(most, 1000))
+    images = _images(loaded, held_out.audio)
+    mean, log_variance = _encoded(loaded, images)
+    codes = mean, log_variance
+    tau = water_level_of(options, loaded, images, codes)
+    told = preflight(_images(loaded, training.audio), loaded.vae.latents, tau)
+    print(told.sentence())
+    output = _output(options, loaded)
+    squared_error = _squared_error(loaded, images)
+    found = analyze(
+        mean,
+        log_variance,
+        output,
+        squared_error=squared_error,
+        tau=tau,
+        preflight=told,
+        options=within(options, output, loaded.vae.latents),
+    )
+    print(found.advice)
+    for words in found.warnings:
+        print(f"mind: {words}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    table: list[Verified] = []
+    notes: list[str] = []
+    if options.prune is not None:
+        keep = options.prune or max(found.proposal("fidelity").keep, 1)
+        table, notes = _prune(options, loaded, found, keep, clips, images, codes, tau)
+    sounds = _traversals(options, loaded, found, held_out, codes)
+    _write(options, found, told, table, notes, sounds)
+    return found
+
+
+def within(options: Arguments, output: Output, latents: int) -> AnalysisOptions:
+    """As close a look as fits the time: pairs first, then examples.
+
+    Args:
+      options: command line.
+      output: whose cost is measured.
+      latents: K.
+
+    Returns:
+      `AnalysisOptions`.
+    """
+    some = np.zeros((_AT_ONCE, latents), np.float32)
+    np.asarray(output.of(some))
+    began = time.perf_counter()
+    np.asarray(output.of(some))
+    each = (time.perf_counter() - began) / _AT_ONCE
+    chosen = AnalysisOptions(
+        options.codes,
+        fidelity=options.fidelity,
+        audible=options.audible,
+        seed=options.seed,
+    )
+    while _evaluations(chosen, latents) * each > options.seconds and chosen.pairs > 32:
+        chosen = dataclasses.replace(
+            chosen,
+            pairs=chosen.pairs // 2,
+            order_pairs=max(min(chosen.order_pairs, chosen.pairs // 4), 8),
+            candidates=2 if latents > 32 else 4,
+            derivative_examples=max(chosen.derivative_examples // 2, 4),
+            gram_examples=max(chosen.gram_examples // 2, 2),
+            clamp_examples=max(chosen.clamp_examples // 2, 32),
+        )
+    return chosen
+
+
+def _evaluations(options: AnalysisOptions, latents: int) -> float:
+    """Decodings that an analysis costs; a derivative about two, a Gram row five."""
+    sizes = min(latents, 48)
+    return (
+        options.pairs * (latents + 4 + sizes)
+        + options.order_pairs * latents * options.candidates
+        + latents * (4 * options.derivative_examples + 5 * options.gram_examples)
+        + options.clamp_examples * (latents + 1)
+    )
+
+
+def water_level_of(
+    options: Arguments,
+    loaded: LoadedVae,
+    images: np.ndarray,
+    codes: tuple[np.ndarray, np.ndarray],
+) -> float | None:
+    """The tau that the model was trained to, wherever it comes from.
+
+    Args:
+      options: command line.
+      loaded: trained model.
+      images: held-out.
+      codes: mean and log-variance of their posterior.
+
+    Returns:
+      tau; None for a capacity, which has no fixed one.
+    """
+    objective = loaded.config.objective
+    if objective.kind == "capacity":
+        return None
+    if objective.kind == "geco":
+        part = ("extra", "geco", "log_multiplier")
+        multiplier = restore_params(options.run, part, which=options.which)
+        return 0.5 * float(np.exp(-np.asarray(multiplier)))
+    if objective.variance == "learned":
+        level = loaded.params["output"]["log_variance"]
+        return objective.kl_weight * float(np.exp(np.asarray(level)))
+    if objective.variance == "optimal":
+        mean, log_variance = codes
+        noise = np.random.default_rng(options.seed).normal(size=mean.shape)
+        drawn = mean + np.exp(0.5 * log_variance) * noise
+        rows = np.arange(len(images))
+        error = _squared_error(loaded, images)
+        squares = [
+            error(drawn[k : k + _AT_ONCE].astype(np.float32), rows[k : k + _AT_ONCE])
+            for k in range(0, len(images), _AT_ONCE)
+        ]
+        each = float(np.mean(np.concatenate(squares))) / loaded.config.front.elements
+        return objective.kl_weight * each
+    return loaded.config.tau
+
+
+def _clips(options: Arguments) -> tuple[Clip, ...]:
+    data = options.run.parent / "practice" if options.data is None else options.data
+    clips = load_collection(data).clips
+    if options.only is not None:
+        clips = tuple(clip for clip in clips if fnmatch(clip.path, options.only))
+        if not clips:
+            raise ValueError(f"--only {options.only!r} matches no recording of {data}")
+    return clips if any(clip.split for clip in clips) else assign_splits(clips)
+
+
+def _images(loaded: LoadedVae, sounds: np.ndarray) -> np.ndarray:
+    image = jax.jit(lambda sound: to_image(loaded.config, sound).image)
+    parts = [
+        np.asarray(image(jnp.asarray(sounds[k : k + _AT_ONCE])))
+        for k in range(0, len(sounds), _AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def _encoded(loaded: LoadedVae, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    parts = [
+        loaded.vae.encode(loaded.params, loaded.model_state, images[k : k + _AT_ONCE])
+        for k in range(0, len(images), _AT_ONCE)
+    ]
+    mean, log_variance = zip(*parts, strict=True)
+    return np.concatenate(mean), np.concatenate(log_variance)
+
+
+def _output(options: Arguments, loaded: LoadedVae) -> Output:
+    def decode(codes):
+        return loaded.vae.decode(loaded.params, loaded.model_state, codes)
+
+    if options.output == "decoder":
+        return decoder_output(decode, loaded.vae.shape, loaded.config.front)
+    return level_output(decode, loaded.config.front)
+
+
+def _squared_error(loaded: LoadedVae, images: np.ndarray) -> Any:
+    @jax.jit
+    def distance(codes, targets):
+        made = loaded.vae.decode(loaded.params, loaded.model_state, codes)
+        return jnp.sum(jnp.square(made - targets), (1, 2))
+
+    return lambda codes, rows: np.asarray(distance(codes, images[rows]))
+
+
+def _prune(
+    options: Arguments,
+    loaded: LoadedVae,
+    found: Analysis,
+    keep: int,
+    clips: tuple[Clip, ...],
+    images: np.ndarray,
+    codes: tuple[np.ndarray, np.ndarray],
+    tau: float | None,
+) -> tuple[list[Verified], list[str]]:
+    """Writes DIR/pruned and verifies it."""
+    kept = sorted(found.order[:keep])
+    dropped = np.setdiff1d(np.arange(loaded.vae.latents), kept)
+    held = codes[0].mean(0)
+    small = pruned_model(loaded, np.asarray(kept), held)
+    table = [
+        verify("full", loaded, images, tau),
+        verify("clamped", loaded, images, tau, held=held, dropped=dropped),
+        verify("pruned", small, images, tau, keep=kept),
+    ]
+    apart = disagreement(loaded, small, images, np.asarray(kept), held)
+    folder = options.out / "pruned"
+    config = small.config
+    if options.fine_tune:
+        steps = options.fine_tune
+        config = dataclasses.replace(
+            config,
+            # Trained already: a third of the rate, falling to nothing.
+            optimizer=dataclasses.replace(
+                config.optimizer,
+                learning_rate=config.optimizer.learning_rate / 3.0,
+                schedule="cosine",
+                warmup_steps=0,
+                decay_steps=steps,
+            ),
+            objective=dataclasses.replace(
+                config.objective,
+                schedule=dataclasses.replace(
+                    config.objective.schedule, kind="constant"
+                ),
+            ),
+            fit=dataclasses.replace(
+                config.fit, steps=steps, evaluate_every=steps, save_every=steps
+            ),
+        )
+    save_model(folder, small, options.run, kept, config)
+    notes = [
+        f"`pruned/` keeps latents {', '.join(map(str, kept))}. Pruned and clamped agree"
+        f" to {apart:.2g} in the decoder's image."
+    ]
+    if options.fine_tune:
+        training = audio_dataset(select(clips, "train"), config.crops(augmented=True))
+        judged = load_examples(config, select(clips, options.split), most=256)
+        with vae_task(config) as task:
+            fit(
+                task,
+                batches(training, config.data.batch_size),
+                config.fit,
+                folder,
+                evaluation=evaluation_batches(judged, config.data.batch_size),
+                run_config=config,
+            )
+        tuned = load_vae(folder, "last")
+        name = f"fine-tuned {options.fine_tune}"
+        table.append(verify(name, tuned, images, tau, keep=kept))
+    for row in table:
+        print("  ".join(f"{name} {value}" for name, value in row.row().items()))
+    return table, notes
+
+
+def _traversals(
+    options: Arguments,
+    loaded: LoadedVae,
+    found: Analysis,
+    held_out: Examples,
+    codes: tuple[np.ndarray, np.ndarray],
+) -> list[str]:
+    """Sounds and a picture of what the most important latents do to one example."""
+    mean, log_variance = codes
+    count = min(options.traversals, loaded.vae.latents)
+    if not count:
+        return []
+    deviation = np.sqrt(mean.var(0) + np.exp(log_variance).mean(0))
+    # The most ordinary example, so that two deviations stay where data is.
+    distance = np.sum(((mean - mean.mean(0)) / np.maximum(deviation, 1e-6)) ** 2, 1)
+    base = int(np.argmin(distance))
+    span = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    alike = np.tile(held_out.audio[base], (len(span), 1))
+    source = encode_audio(loaded, jnp.asarray(alike)).source
+    rate = loaded.config.front.sample_rate
+    names, pictures = [], {}
+    for place, latent in enumerate(found.order[:count]):
+        moved = np.tile(mean[base], (len(span), 1))
+        moved[:, latent] += span * deviation[latent]
+        moved = jnp.asarray(moved, jnp.float32)
+        sounds = np.asarray(decode_audio(loaded, moved, source, keep_phase=True))
+        name = f"traversal_{place:02d}_latent_{latent}.wav"
+        audio.save(options.out / name, _matched(sounds, rate), rate)
+        names.append(name)
+        images = loaded.vae.decode(loaded.params, loaded.model_state, moved)
+        pictures |= {
+            f"latent {latent}: {step:+.0f} sd": np.asarray(image)
+            for step, image in zip(span, images, strict=True)
+        }
+    grid = image_grid(pictures, loaded.config.front, columns=len(span))
+    plotting.save(grid, options.out / "traversals.png")
+    return names
+
+
+def _matched(sounds: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Sounds in a row, all as loud; all of them quieter where one would clip."""
+    loudness = np.asarray(integrated_loudness_lufs(sounds[:, None], sample_rate))
+    heard = loudness > -69.0
+    gain = np.where(heard, 10.0 ** ((_LOUDNESS_LUFS - loudness) / 20.0), 1.0)
+    scaled = sounds * gain[:, None]
+    scaled *= min(1.0, _PEAK / max(float(np.abs(scaled).max()), 1e-9))
+    gap = np.zeros(round(_GAP_S * sample_rate))
+    parts = [part for sound in scaled for part in (sound, gap)][:-1]
+    return np.concatenate(parts)[None].astype(np.float32)
+
+
+def _write(
+    options: Arguments,
+    found: Analysis,
+    told: Preflight,
+    table: list[Verified],
+    notes: list[str],
+    sounds: list[str],
+) -> None:
+    figures = {
+        "What each latent does": ("importance", report.importance_figure(found)),
+        "How many to keep": ("curve", report.curve_figure(found, told)),
+        "Where each latent acts": ("groups", report.group_figure(found)),
+    }
+    pictures = {}
+    for caption, (name, figure) in figures.items():
+        if figure is not None:
+            plotting.save(figure, options.out / f"{name}.png")
+            pictures[caption] = f"{name}.png"
+    if sounds:
+        pictures["One latent moved, the rest as they are"] = "traversals.png"
+    page = report.markdown(
+        found,
+        told,
+        title=f"Latents of {options.run.name}",
+        pictures=pictures,
+        sounds=sounds,
+        table=[row.row() for row in table],
+        notes=notes,
+    )
+    content = {
+        "run": str(options.run),
+        "analysis": json.loads(found.to_json()),
+        "preflight": dataclasses.asdict(told),
+        "verification": [row.record() for row in table],
+    }
+    text = json.dumps(content, indent=1, allow_nan=False)
+    for name, written in (("analysis.json", text + "\n"), ("report.md", page)):
+        aside = options.out / f".{name}.partial"
+        aside.write_text(written, encoding="utf-8")
+        aside.replace(options.out / name)
+    print(options.out / "report.md")
+
+
+if __name__ == "__main__":
+    compiler.prepare()
+    sys.exit(main())
