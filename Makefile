@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 DEMO_OUT ?= demo_output
 # Test processes; each holds JAX and takes about 2 GiB.
 JOBS ?= 2
+# More words for pytest, such as a file or -k.
+ARGS ?=
 
 .PHONY: demo test test-all lint types bench constraints clean
 
@@ -20,10 +22,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py --out $(DEMO_OUT) --overwrite
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
