@@ -379,9 +379,9 @@ def test_patience_grows_with_the_measured_cost_and_with_the_second_chance():
 
 def test_the_benchmark_prints_a_row_for_each_effect_and_size():
     script = Path(__file__).parent.parent / "scripts" / "benchmark.py"
-    words = "hosts --effects Gain delay --renders 2 3 --seconds 0.05 --repeats 1 --pause-s 0"
+    words = "--effects Gain delay --renders 2 3 --seconds 0.05 --repeats 1 --pause-s 0"
     done = subprocess.run(
-        [sys.executable, str(script), *words.split(), "--no-faults"],
+        [sys.executable, str(script), "hosts", *words.split(), "--no-faults"],
         capture_output=True,
         text=True,
         check=True,
