@@ -3,14 +3,15 @@
     python scripts/analyze_latents.py RUN --out DIR --data MANIFEST_OR_FOLDER
         [--output levels] [--only 'digits/*'] [--seconds 240]
     python scripts/analyze_latents.py RUN --out DIR --data DATA --prune 12
-        [--fine-tune 200]
+        [--fine-tune 200] [--retrain 3]
 
 RUN is a folder that `train.py vae` wrote. DIR gets report.md, analysis.json, figures,
 and traversals: sounds that move one latent from -2 to +2 deviations, matched in
 loudness, the most important first. Latents are judged on recordings that were not
-trained on. --prune K keeps the K most important (0: as many as proposed) and writes
-DIR/pruned, a run folder like any other, with the table that verifies it; --fine-tune
-trains it on. Bad input: one line, exit code 2.
+trained on. --prune K keeps the K most important (0: as many as --rule proposes) and
+writes DIR/pruned, a run folder like any other, with the table that verifies it;
+--fine-tune trains it on, --retrain trains others of that size from scratch to compare.
+Bad input: one line, exit code 2.
 """
 
 import dataclasses
@@ -29,22 +30,23 @@ import numpy as np
 import tyro
 
 from ddspx import audio, plotting
-from ddspx.data.dataset import audio_dataset, batches
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.split import assign_splits, select
 from ddspx.features import integrated_loudness_lufs
 from ddspx.training.checkpoint import restore_params
-from ddspx.training.fit import fit
 from vae import report
 from vae.analysis import AnalysisOptions, Distribution, analyze
-from vae.examples import Examples, evaluation_batches, load_examples
+from vae.examples import Examples, load_examples
 from vae.findings import Analysis
+from vae.jacobian import subspace_axes
 from vae.outputs import Output, decoder_output, level_output
 from vae.pictures import image_grid
 from vae.preflight import Preflight, preflight
+from vae.prune import rotate
 from vae.pruned import Verified, disagreement, pruned_model, save_model, verify
 from vae.run import LoadedVae, decode_audio, encode_audio, load_vae, to_image
-from vae.task import vae_task
+from vae.size import Rule
+from vae.training import fine_tuning, retraining, train_vae
 
 _AT_ONCE = 16
 # Numbers in the images that the spectrum of the data is taken from.
@@ -84,8 +86,14 @@ class Arguments:
     """Latents to make traversal sounds of."""
     prune: int | None = None
     """Latents to keep in a smaller model; 0 for the proposal."""
+    rule: Rule = "fidelity"
+    """Whose proposal --prune 0 takes."""
+    rotate: bool = False
+    """Turn the axes to the active subspace first, then prune; needs --fine-tune."""
     fine_tune: int = 0
     """Steps to train the smaller model on."""
+    retrain: int = 0
+    """Models of the smaller size to train from scratch beside it, one a seed."""
     which: Literal["best", "last"] = "best"
     """Checkpoint."""
     seed: int = 0
@@ -98,8 +106,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.out.exists() and any(options.out.iterdir()):
             raise ValueError(f"{options.out} is not empty; name a new folder")
-        if options.fine_tune and options.prune is None:
-            raise ValueError("--fine-tune trains a pruned model; give --prune")
+        for name in ("rotate", "fine_tune", "retrain"):
+            if getattr(options, name) and options.prune is None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is about a pruned model; give --prune"
+                )
+        if options.rotate and not options.fine_tune:
+            raise ValueError(
+                "--rotate leaves the posterior's variances to be trained again; give"
+                " --fine-tune STEPS"
+            )
         loaded = load_vae(options.run, options.which)
         if options.prune is not None and not 0 <= options.prune <= loaded.vae.latents:
             raise ValueError(
@@ -112,10 +128,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(options: Arguments, loaded: LoadedVae) -> Analysis:
-    """Analyses a model and writes the folder."""
+def run(
+    options: Arguments, loaded: LoadedVae, clips: tuple[Clip, ...] | None = None
+) -> Analysis:
+    """Analyses a model and writes the folder; `clips` instead of those of --data."""
     config = loaded.config
-    clips = _clips(options)
+    clips = _clips(options) if clips is None else clips
     held_out = load_examples(
         config, select(clips, options.split), most=options.examples
     )
@@ -145,8 +163,7 @@ def run(options: Arguments, loaded: LoadedVae) -> Analysis:
     table: list[Verified] = []
     notes: list[str] = []
     if options.prune is not None:
-        keep = options.prune or max(found.proposal("fidelity").keep, 1)
-        table, notes = _prune(options, loaded, found, keep, clips, images, codes, tau)
+        table, notes = _prune(options, loaded, found, clips, images, codes, tau)
     sounds = _traversals(options, loaded, found, held_out, codes)
     _write(options, found, told, table, notes, sounds)
     return found
@@ -290,19 +307,23 @@ def _prune(
     options: Arguments,
     loaded: LoadedVae,
     found: Analysis,
-    keep: int,
     clips: tuple[Clip, ...],
     images: np.ndarray,
     codes: tuple[np.ndarray, np.ndarray],
     tau: float | None,
 ) -> tuple[list[Verified], list[str]]:
-    """Writes DIR/pruned and verifies it."""
-    kept = sorted(found.order[:keep])
+    """Writes DIR/pruned and verifies it, with DIR/retrained_* beside it if asked."""
+    assert options.prune is not None
+    keep = options.prune or max(found.proposal(options.rule).keep, 1)
+    table = [verify("full", loaded, images, tau)]
+    order, held = found.order, codes[0].mean(0)
+    if options.rotate:
+        loaded, held = _rotated(options, loaded, codes)
+        order = tuple(range(loaded.vae.latents))
+    kept = sorted(order[:keep])
     dropped = np.setdiff1d(np.arange(loaded.vae.latents), kept)
-    held = codes[0].mean(0)
     small = pruned_model(loaded, np.asarray(kept), held)
-    table = [
-        verify("full", loaded, images, tau),
+    table += [
         verify("clamped", loaded, images, tau, held=held, dropped=dropped),
         verify("pruned", small, images, tau, keep=kept),
     ]
@@ -310,50 +331,74 @@ def _prune(
     folder = options.out / "pruned"
     config = small.config
     if options.fine_tune:
-        steps = options.fine_tune
-        config = dataclasses.replace(
-            config,
-            # Trained already: a third of the rate, falling to nothing.
-            optimizer=dataclasses.replace(
-                config.optimizer,
-                learning_rate=config.optimizer.learning_rate / 3.0,
-                schedule="cosine",
-                warmup_steps=0,
-                decay_steps=steps,
-            ),
-            objective=dataclasses.replace(
-                config.objective,
-                schedule=dataclasses.replace(
-                    config.objective.schedule, kind="constant"
-                ),
-            ),
-            fit=dataclasses.replace(
-                config.fit, steps=steps, evaluate_every=steps, save_every=steps
-            ),
-        )
+        config = fine_tuning(config, options.fine_tune)
     save_model(folder, small, options.run, kept, config)
+    axes = "directions of the active subspace" if options.rotate else "latents"
     notes = [
-        f"`pruned/` keeps latents {', '.join(map(str, kept))}. Pruned and clamped agree"
+        f"`pruned/` keeps {axes} {', '.join(map(str, kept))}. Pruned and clamped agree"
         f" to {apart:.2g} in the decoder's image."
     ]
+    if options.rotate:
+        notes.append(
+            "Axes were turned before pruning: means are exact, and the posterior's"
+            " variances, which no longer lie along axes, are to be trained again."
+        )
+    training = _trained_on(options, clips)
     if options.fine_tune:
-        training = audio_dataset(select(clips, "train"), config.crops(augmented=True))
-        judged = load_examples(config, select(clips, options.split), most=256)
-        with vae_task(config) as task:
-            fit(
-                task,
-                batches(training, config.data.batch_size),
-                config.fit,
-                folder,
-                evaluation=evaluation_batches(judged, config.data.batch_size),
-                run_config=config,
-            )
-        tuned = load_vae(folder, "last")
+        train_vae(config, folder, training, most_held_out=256)
         name = f"fine-tuned {options.fine_tune}"
+        tuned = load_vae(folder, "last")
         table.append(verify(name, tuned, images, tau, keep=kept))
+    for seed in range(options.retrain):
+        again = retraining(loaded.config, keep, seed)
+        folder = options.out / f"retrained_{seed}"
+        train_vae(again, folder, training, most_held_out=256)
+        name = f"retrained, seed {again.fit.seed}"
+        table.append(verify(name, load_vae(folder, "last"), images, tau))
+    notes += costs(table)
     for row in table:
         print("  ".join(f"{name} {value}" for name, value in row.row().items()))
     return table, notes
+
+
+def costs(table: list[Verified]) -> list[str]:
+    """What each smaller model costs of the full one's objective, in words."""
+    full = table[0].objective
+    if full is None:
+        return []
+    return [
+        f"{row.model}: {100.0 * (row.objective / full - 1.0):+.2f} % of the full"
+        " model's held-out objective."
+        for row in table[1:]
+        if row.objective is not None
+    ]
+
+
+def _rotated(
+    options: Arguments, loaded: LoadedVae, codes: tuple[np.ndarray, np.ndarray]
+) -> tuple[LoadedVae, np.ndarray]:
+    """The model in the axes of its active subspace, and the means of its codes."""
+    mean, log_variance = codes
+    rng = np.random.default_rng(options.seed)
+    rows = rng.permutation(len(mean))[:32]
+    drawn = mean[rows] + np.exp(0.5 * log_variance[rows]) * rng.normal(
+        size=(len(rows), mean.shape[1])
+    )
+    output = _output(options, loaded)
+    turn = subspace_axes(lambda code: output.of(code[None])[0], drawn.astype("f4"))
+    params = rotate(loaded.params, turn)
+    return loaded._replace(params=params), mean.mean(0) @ turn
+
+
+def _trained_on(options: Arguments, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+    """The recordings with those that latents are judged on as split ``valid``."""
+    if options.split == "valid":
+        return clips
+    others = tuple(clip for clip in clips if clip.split != "valid")
+    return tuple(
+        dataclasses.replace(clip, split="valid") if clip.split == "test" else clip
+        for clip in others
+    )
 
 
 def _traversals(

@@ -22,7 +22,7 @@ from typing import Any
 import compiler
 import jax
 
-from ddspx.data.dataset import AudioDataset, CropConfig, audio_dataset, batches
+from ddspx.data.dataset import AudioDataset, CropConfig, audio_dataset
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.practice import render_practice_corpus
 from ddspx.data.split import assign_splits, select
@@ -33,12 +33,9 @@ from styletransfer.hosts import open_host
 from styletransfer.presets import load_effect
 from styletransfer.proxy import make_proxy
 from styletransfer.proxy_task import ProxyRunConfig, proxy_task, rendered_batches
-from vae.examples import evaluation_batches, load_examples
-from vae.run import VaeRunConfig, to_image
-from vae.task import describe_tau, vae_task
-
-# Examples that a linear start is computed from.
-MOST_AT_START = 2000
+from vae import training
+from vae.run import VaeRunConfig
+from vae.task import describe_tau
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,16 +69,16 @@ def train_proxy(
     """Trains a stand-in of ``config.effect`` on random crops and controls."""
     effect = load_effect(config.effect)
     crops = CropConfig(sample_rate=config.sample_rate, seconds=config.seconds)
-    training = audio_dataset(select(clips, "train"), crops)
+    known = audio_dataset(select(clips, "train"), crops)
     held_out = audio_dataset(select(clips, "valid"), crops)
-    _report_skipped(training, held_out)
+    _report_skipped(known, held_out)
     mesh = make_mesh() if jax.device_count() > 1 else None
     proxy = make_proxy(effect, config.sample_rate, config.proxy)
     task = proxy_task(proxy, config.optimizer, mesh, sample_rate=config.sample_rate)
     with open_host(effect, config.sample_rate) as host, task:
         made, judged = (
             rendered_batches(part, host, config.batch_size, gain_db=gain, seed=seed)
-            for part, gain, seed in ((training, config.gain_db, 0), (held_out, 0.0, 1))
+            for part, gain, seed in ((known, config.gain_db, 0), (held_out, 0.0, 1))
         )
         fit(
             task,
@@ -90,7 +87,7 @@ def train_proxy(
             run_folder,
             evaluation=judged,
             run_config=config,
-            file_names=training.files,
+            file_names=known.files,
             mesh=mesh,
         )
 
@@ -98,25 +95,8 @@ def train_proxy(
 def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -> None:
     """Trains a VAE on random crops; judges it on whole recordings of other groups."""
     print(describe_tau(config))
-    training = audio_dataset(select(clips, "train"), config.crops(augmented=True))
-    _report_skipped(training)
-    held_out = load_examples(config, select(clips, "valid"))
-    start = None
-    if config.model.linear_path:
-        known = load_examples(config, select(clips, "train"), most=MOST_AT_START)
-        start = jax.jit(lambda audio: to_image(config, audio).image)(known.audio)
     mesh = make_mesh() if jax.device_count() > 1 else None
-    with vae_task(config, mesh, start=start) as task:
-        fit(
-            task,
-            batches(training, config.data.batch_size),
-            config.fit,
-            run_folder,
-            evaluation=evaluation_batches(held_out, config.data.batch_size),
-            run_config=config,
-            file_names=training.files,
-            mesh=mesh,
-        )
+    training.train_vae(config, run_folder, clips, mesh=mesh, told=_report_skipped)
 
 
 TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {

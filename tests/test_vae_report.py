@@ -113,23 +113,47 @@ def test_command_writes_a_report_and_a_smaller_model(trained, capsys):
 def test_smaller_model_can_be_trained_on(trained, tmp_path):
     analyze_latents = script("analyze_latents")
     words = [str(trained / "run"), "--out", str(tmp_path / "out")]
-    options = ["--data", str(trained), "--prune", "0", "--fine-tune", "2"]
+    options = ["--data", str(trained), "--prune", "0", "--rule", "audible"]
+    quick = ["--traversals", "0", "--seconds", "1", "--audible", "3"]
+    more = ["--fine-tune", "2", "--retrain", "2"]
+    assert analyze_latents.main([*words, *options, *quick, *more]) == 0
+    found = json.loads((tmp_path / "out/analysis.json").read_text())
+    proposals = {p["rule"]: p for p in found["analysis"]["proposals"]}
+    keep = max(proposals["audible"]["keep"], 1)
+    full, _, pruned, tuned, one, two = found["verification"]
+    assert pruned["latents"] == tuned["latents"] == one["latents"] == keep
+    assert pruned["parameters"] == tuned["parameters"] == one["parameters"]
+    assert tuned["mse"] != pruned["mse"] and one["mse"] != two["mse"]
+    for name in ("pruned", "retrained_0", "retrained_1"):
+        record = checkpoint.read_record(tmp_path / "out" / name, which="last")
+        assert record["step"] == 2
+    cost = 100 * (tuned["objective"] / full["objective"] - 1)
+    page = (tmp_path / "out/report.md").read_text()
+    assert f"fine-tuned 2: {cost:+.2f} % of the full model's" in page
+
+
+@pytest.mark.slow
+def test_axes_can_be_turned_before_pruning(trained, tmp_path):
+    """The last latent does nothing: three directions are the whole model's means."""
+    analyze_latents = script("analyze_latents")
+    words = [str(trained / "run"), "--out", str(tmp_path / "out"), "--rotate"]
+    options = ["--data", str(trained), "--prune", "3", "--fine-tune", "1"]
     quick = ["--traversals", "0", "--seconds", "1"]
     assert analyze_latents.main([*words, *options, *quick]) == 0
     found = json.loads((tmp_path / "out/analysis.json").read_text())
-    keep = found["analysis"]["proposals"][0]["keep"]
-    _, _, pruned, tuned = found["verification"]
-    assert pruned["latents"] == tuned["latents"] == keep
-    assert pruned["parameters"] == tuned["parameters"]
-    assert tuned["mse"] != pruned["mse"]
-    record = checkpoint.read_record(tmp_path / "out/pruned", which="last")
-    assert record["step"] == 2
+    full, clamped, pruned, _ = found["verification"]
+    assert clamped["mse"] == pytest.approx(full["mse"], rel=1e-5)
+    assert pruned["mse"] == pytest.approx(full["mse"], rel=1e-5)
+    assert pruned["latents"] == 3
+    assert "Axes were turned" in (tmp_path / "out/report.md").read_text()
 
 
 def test_command_refuses_bad_input(trained, capsys, tmp_path):
     analyze_latents = script("analyze_latents")
     for options, words in (
         (["--fine-tune", "3"], "give --prune"),
+        (["--retrain", "3"], "give --prune"),
+        (["--prune", "2", "--rotate"], "give --fine-tune"),
         (["--prune", "9"], "has 4 latents"),
         (["--data", str(trained), "--only", "x*"], "matches no recording"),
     ):

@@ -288,12 +288,22 @@ def _up(config, hidden, channels, stride, size, train):
             hidden if last else nn.BatchNorm(not train, momentum=0.9)(nn.relu(hidden))
         )
     hidden = nn.silu(_norm(config, hidden))
-    kernel = tuple(max(3, 2 * step) for step in stride)
     silent = last and config.linear_path
     init = nn.initializers.zeros if silent else nn.initializers.lecun_normal()
-    hidden = nn.ConvTranspose(channels, kernel, stride, kernel_init=init)(hidden)
+    # A convolution of the small image makes all pixels that come of each of its own: on
+    # a CPU the gradient of a transposed convolution costs several times as much.
+    hidden = nn.Conv(channels * math.prod(stride), (3, 3), kernel_init=init)(hidden)
+    hidden = _spread(hidden, stride)
     hidden = hidden[:, : size[0], : size[1]]
     return hidden if last else _blocks(config, hidden, channels)
+
+
+def _spread(hidden: jax.Array, stride: tuple[int, int]) -> jax.Array:
+    """Channels of a pixel to the ``stride`` pixels that it becomes."""
+    batch, rows, columns, channels = hidden.shape
+    split = hidden.reshape(batch, rows, columns, *stride, channels // math.prod(stride))
+    moved = split.transpose(0, 1, 3, 2, 4, 5)
+    return moved.reshape(batch, rows * stride[0], columns * stride[1], -1)
 
 
 def _blocks(config, hidden, channels):

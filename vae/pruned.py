@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,8 @@ def save_model(
     run = {
         **checkpoint.read_run(source),
         "config": to_dict(config),
+        # It may be trained on with other recordings than the full model was.
+        "files": None,
         "pruned": {"from": str(source), "keep": [int(i) for i in keep]},
     }
     checkpoint.write_run(folder, run, to_yaml(config))
@@ -132,32 +134,47 @@ class Verified:
         return asdict(self)
 
 
-def verify(
-    name: str,
+class Judged(NamedTuple):
+    """A model on single examples.
+
+    Attributes:
+      squared_error: of posterior means, summed over elements, [examples].
+      sampled: the same of sampled codes.
+      kl: nats, of the latents that count.
+      decode_s: seconds for one image, in batches of 16.
+    """
+
+    squared_error: np.ndarray
+    sampled: np.ndarray
+    kl: np.ndarray
+    decode_s: float
+
+    def objective(self, tau: float) -> np.ndarray:
+        """``squared error / (2 tau) + KL`` of sampled codes, nats, [examples]."""
+        return self.sampled / (2.0 * tau) + self.kl
+
+
+def judge_examples(
     loaded: LoadedVae,
     images: Float[AnyArray, "examples frames bins"],
-    tau: float | None,
     *,
     held: Float[AnyArray, " latents"] | None = None,
     dropped: Int[AnyArray, " some"] | None = None,
     keep: Sequence[int] | None = None,
-) -> Verified:
-    """Judges a model on images.
+) -> Judged:
+    """Judges a model on images, one by one.
 
     Args:
-      name: of the model.
       loaded: the model.
       images: held-out.
-      tau: water level.
       held: values at which `dropped` latents are clamped.
       dropped: latents to clamp; their divergence does not count.
       keep: of a pruned model, the latents of the full one that it has: they are given
         the same noise.
 
     Returns:
-      `Verified`.
+      `Judged`; the same images and latents give the same noise.
     """
-    elements = loaded.config.front.elements
     gone = np.zeros(loaded.vae.latents, bool)
     if dropped is not None:
         gone[np.asarray(dropped)] = True
@@ -183,17 +200,44 @@ def verify(
             found.append(np.asarray(jnp.sum(jnp.square(made - some), (1, 2))))
         divergence = np.asarray(kl_divergence(mean, log_variance))
         rates.append(divergence[:, ~gone].sum(1))
-    kl = float(np.mean(np.concatenate(rates), dtype=np.float64))
-    error = float(np.mean(np.concatenate(sampled), dtype=np.float64))
+    arrays = (np.concatenate(x).astype(np.float64) for x in (means, sampled, rates))
+    return Judged(*arrays, decode_s=seconds)
+
+
+def verify(
+    name: str,
+    loaded: LoadedVae,
+    images: Float[AnyArray, "examples frames bins"],
+    tau: float | None,
+    *,
+    held: Float[AnyArray, " latents"] | None = None,
+    dropped: Int[AnyArray, " some"] | None = None,
+    keep: Sequence[int] | None = None,
+) -> Verified:
+    """A row of the table of a pruning.
+
+    Args:
+      name: of the model.
+      loaded: the model.
+      images: held-out.
+      tau: water level.
+      held: see `judge_examples`.
+      dropped: likewise.
+      keep: likewise.
+
+    Returns:
+      `Verified`.
+    """
+    found = judge_examples(loaded, images, held=held, dropped=dropped, keep=keep)
     leaves = jax.tree.leaves(loaded.params)
     return Verified(
         model=name,
-        latents=int(np.sum(~gone)),
-        mse=float(np.mean(np.concatenate(means), dtype=np.float64)) / elements,
-        kl=kl,
-        objective=None if tau is None else error / (2.0 * tau) + kl,
+        latents=loaded.vae.latents - (0 if dropped is None else len(dropped)),
+        mse=float(found.squared_error.mean()) / loaded.config.front.elements,
+        kl=float(found.kl.mean()),
+        objective=None if tau is None else float(found.objective(tau).mean()),
         parameters=sum(int(np.size(leaf)) for leaf in leaves),
-        decode_ms=1e3 * seconds,
+        decode_ms=1e3 * found.decode_s,
     )
 
 

@@ -3,8 +3,8 @@
 `VaeRunConfig` is the whole of it: front-end, model, objective, data, optimizer, length.
 `load_vae` makes the model again from a run folder and nothing else. `encode_audio` and
 `decode_audio` go from sound to codes and back, with everything done to the sound on the
-way in (its level, the normalisation of its image) undone on the way out; both use
-posterior means and draw nothing.
+way in (its level, the normalisation of its image) undone on the way out; `embed_audio`
+is one code for a sound of any length. All use posterior means and draw nothing.
 """
 
 from dataclasses import dataclass, field
@@ -377,6 +377,75 @@ def encode_audio(loaded: LoadedVae, audio: Signal) -> Encoded:
         loaded.params, loaded.model_state, source.image
     )
     return Encoded(mean, log_variance, source)
+
+
+# Windows that are encoded at once: an hour of sound must not need an hour's memory.
+_WINDOWS_AT_ONCE = 64
+
+
+def windows(config: VaeRunConfig, audio: Signal) -> Float[AnyArray, "*batch n window"]:
+    """Cuts sound of any length into the windows that `embed_audio` averages over.
+
+    Windows of W = ``front.samples`` follow each other without overlap; where the last
+    would not be full there is one more that ends with the sound, so that nothing is
+    dropped. Sound shorter than W is padded by zeros at its end where the model was
+    trained on such (``data.pad_short``), and repeated from its start otherwise.
+
+    Args:
+      config: of the run.
+      audio: [..., time], not empty.
+
+    Returns:
+      [..., windows, front.samples], ceil(time / W) windows.
+
+    Raises:
+      ValueError: the sound is empty.
+    """
+    audio = jnp.asarray(audio)
+    length, time = config.front.samples, audio.shape[-1]
+    if not time:
+        raise ValueError("the sound is empty; give at least one sample")
+    if time < length:
+        if config.data.pad_short:
+            whole = jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, length - time)])
+        else:
+            whole = jnp.tile(audio, -(-length // time))[..., :length]
+        return whole[..., None, :]
+    starts = [*range(0, time - length + 1, length)]
+    if time % length:
+        starts.append(time - length)
+    return jnp.stack([audio[..., at : at + length] for at in starts], -2)
+
+
+def embed_audio(loaded: LoadedVae, audio: Signal) -> Float[AnyArray, "*batch latents"]:
+    """One code for a sound of any length, deterministic.
+
+        e(x) = 1/n sum_j mu(x_j),    x_1 ... x_n the `windows` of x
+
+    With normalisation by group or none in the model it does not depend on what else is
+    in the batch. It has no unit of time either: a sound of whole windows that is
+    repeated has the code of the sound once, and where a recording goes on in the same
+    manner the code stays where it is while its spread falls.
+
+    Args:
+      loaded: from `load_vae`.
+      audio: [..., time] at the run's sample rate, any length; of one window it is the
+        mean of `encode_audio`, and `windows` says what becomes of shorter sound.
+
+    Returns:
+      [..., latents].
+
+    Raises:
+      ValueError: the sound is empty.
+    """
+    cut = windows(loaded.config, audio)
+    flat = cut.reshape(-1, cut.shape[-1])
+    means = [
+        encode_audio(loaded, flat[first : first + _WINDOWS_AT_ONCE]).mean
+        for first in range(0, len(flat), _WINDOWS_AT_ONCE)
+    ]
+    codes = jnp.concatenate([jnp.asarray(mean) for mean in means])
+    return jnp.mean(codes.reshape(*cut.shape[:-1], -1), -2)
 
 
 def decode_audio(

@@ -163,9 +163,11 @@ class _Run:
         refuse_changes(run["config"], self.run_config)
         frozen = self.task.frozen
         now = None if frozen is None else checkpoint.tree_hash(frozen)
+        files = _files_hash(self.file_names)
         for what, old, new in (
             ("frozen weights", run["frozen"], now),
-            ("list of data files", run["files"], _files_hash(self.file_names)),
+            # A run that was begun without a list, such as a pruned model, takes any.
+            ("list of data files", run["files"] or files, files),
         ):
             if old != new:
                 raise ConfigurationError(

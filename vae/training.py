@@ -1,0 +1,124 @@
+"""Trains a VAE on recordings: what `scripts/train.py vae` and the pruning both run.
+
+Training examples are random crops of the split ``train``; the model is judged on whole
+recordings of ``valid``, whose groups (speakers, pieces) are not trained on.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from ddspx.data.dataset import AudioDataset, audio_dataset, batches
+from ddspx.data.manifest import Clip
+from ddspx.data.split import select
+from ddspx.training.fit import fit
+from ddspx.training.task import TrainState
+from vae.examples import evaluation_batches, load_examples
+from vae.run import VaeRunConfig, to_image
+from vae.task import vae_task
+
+# Examples that a linear start is computed from.
+MOST_AT_START = 2000
+
+
+def train_vae(
+    config: VaeRunConfig,
+    run_folder: str | Path,
+    clips: tuple[Clip, ...],
+    *,
+    mesh: Mesh | None = None,
+    most_held_out: int | None = None,
+    told: Callable[[AudioDataset], None] | None = None,
+) -> TrainState:
+    """Trains, or resumes, a run.
+
+    Args:
+      config: of the run.
+      run_folder: its folder.
+      clips: recordings with splits.
+      mesh: devices that share the batch; None for one.
+      most_held_out: held-out examples to judge by, evenly spread; None for all.
+      told: is given the training set before the first step, to report what it skips.
+
+    Returns:
+      The last state.
+
+    Raises:
+      ManifestError: a split without examples.
+      CheckpointError: see `ddspx.training.fit.fit`.
+    """
+    training = audio_dataset(select(clips, "train"), config.crops(augmented=True))
+    if told is not None:
+        told(training)
+    held_out = load_examples(config, select(clips, "valid"), most=most_held_out)
+    start = None
+    if config.model.linear_path:
+        known = load_examples(config, select(clips, "train"), most=MOST_AT_START)
+        start = jax.jit(lambda audio: to_image(config, audio).image)(known.audio)
+    with vae_task(config, mesh, start=start) as task:
+        return fit(
+            task,
+            batches(training, config.data.batch_size),
+            config.fit,
+            run_folder,
+            evaluation=evaluation_batches(held_out, config.data.batch_size),
+            run_config=config,
+            file_names=training.files,
+            mesh=mesh,
+        )
+
+
+def fine_tuning(config: VaeRunConfig, steps: int) -> VaeRunConfig:
+    """How a model that was trained by `config` is trained on after it was pruned.
+
+    A third of the learning rate, falling to nothing, with beta at its whole value.
+
+    Args:
+      config: of the pruned model.
+      steps: how many; evaluated and saved at the end.
+
+    Returns:
+      A configuration.
+
+    Raises:
+      ValueError: fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps {steps} must be 1 or more")
+    return replace(
+        config,
+        optimizer=replace(
+            config.optimizer,
+            learning_rate=config.optimizer.learning_rate / 3.0,
+            schedule="cosine",
+            warmup_steps=0,
+            decay_steps=steps,
+        ),
+        objective=replace(
+            config.objective,
+            schedule=replace(config.objective.schedule, kind="constant"),
+        ),
+        fit=replace(config.fit, steps=steps, evaluate_every=steps, save_every=steps),
+    )
+
+
+def retraining(config: VaeRunConfig, latents: int, seed: int) -> VaeRunConfig:
+    """The same run from scratch with another number of latents, weights and crops.
+
+    Args:
+      config: of the model that it is compared with.
+      latents: K.
+      seed: of weights, noise and crops, added to those of `config`.
+
+    Returns:
+      A configuration.
+    """
+    return replace(
+        config,
+        model=replace(config.model, latents=latents),
+        data=replace(config.data, seed=config.data.seed + seed),
+        fit=replace(config.fit, seed=config.fit.seed + seed),
+    )
