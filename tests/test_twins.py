@@ -19,15 +19,15 @@ PROMISED = {
     "LowpassFilter", "Compressor", "Limiter", "NoiseGate", "Distortion", "Clipping",
     "Delay", "Chorus", "Phaser", "Reverb",
 }  # fmt: skip
-# Relative RMS error allowed; 1e-4 where nothing is said. pedalboard rounds coefficients
-# and state of its second-order sections to float32, which moves low cutoffs by as much
-# as 1e-3 (styletransfer/twins/equalizer.py).
+# Relative RMS error allowed; 1e-4 where nothing is said. The recursion of pedalboard's
+# second-order sections is in float32, which tells at low cutoffs
+# (styletransfer/twins/equalizer.py).
 TOLERANCE = {
-    "LowShelfFilter": 2e-3,
-    "HighShelfFilter": 2e-3,
-    "PeakFilter": 2e-3,
+    "LowShelfFilter": 1e-3,
+    "HighShelfFilter": 1e-3,
+    "PeakFilter": 1e-3,
     "channel_strip": 1e-3,
-    "full_chain": 2e-3,
+    "full_chain": 1e-3,
 }
 RATE = 44100
 # Compiling costs more than running here.
