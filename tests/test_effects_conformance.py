@@ -41,7 +41,7 @@ STEP = 1e-8
 QUICKLY = {"xla_backend_optimization_level": 0}
 SHAPES = ((1, 1), (2, 1), (2, 1200), (1, 777))
 # Controls (and "audio") whose slope is a surrogate, on purpose: rounding has none.
-SURROGATE = {"bitcrush": ("audio", "bit_depth", "hold_ms", "mix")}
+SURROGATE = {"bitcrush": ("audio", "bit_depth", "hold_ms")}
 # Another effect here has the same program inside, and goes through all checks; those
 # that compile most are left to `make test-all` for these.
 RELATIVES = {
@@ -169,6 +169,10 @@ def check_refusals(effect: Effect) -> None:
     for wrong in (jnp.zeros(number + 1), jnp.zeros(()), jnp.zeros((number, 2, 2))):
         with pytest.raises(ValueError, match=rf"{number} controls.*\[n\].*got shape"):
             jax.eval_shape(effect.render, jnp.zeros((1, 100)), wrong)
+    with pytest.raises(ValueError, match=r"one channel or more.*\(0, 100\)"):
+        jax.eval_shape(effect.render, jnp.zeros((0, 100)), controls)
+    with pytest.raises(ValueError, match=r"float32 or float64, got bfloat16"):
+        jax.eval_shape(effect.render, jnp.zeros((1, 100), jnp.bfloat16), controls)
 
 
 def check_finite(case: Compiled) -> None:
@@ -467,3 +471,6 @@ def test_make_knows_all_names_and_helps_with_others():
         ValueError, match=r"no effect is called 'Xcompresor'.*known are"
     ):
         make("Xcompresor", RATE)
+    for rate in (0, -44100, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"positive number of Hz.*got"):
+            make("tremolo", rate)

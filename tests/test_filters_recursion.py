@@ -54,8 +54,8 @@ def test_methods_agree_with_float64(time, rng):
 
 
 def test_worst_cases_keep_their_precision():
-    """The issue's figures: 130 dB for responses, 104 for FFT, scipy's float32 else."""
-    rows = accuracy.equalizer_rows((512, 16384))
+    """130 dB for responses, 104 for FFT at any length, scipy's float32 for the rest."""
+    rows = accuracy.equalizer_rows((512, 131072))
     assert len(rows) == 2 * len(accuracy.WORST_CASES) == 8
     for row in rows:
         assert row.response_db > 130, row

@@ -6,13 +6,16 @@ to physical units inside `render`. Levels are nominally in [-1, 1] and never cli
 their way. Combinations of effects are in `ddspx.effects.combine`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddspx.parameters import ParameterSpec
+from ddspx.types import Rate
 
 State = Any
 # Physical values by parameter name: numbers, or [time] where they move.
@@ -198,22 +201,43 @@ def aligned(effect: Effect) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return render
 
 
+def check_rate(sample_rate: Rate) -> None:
+    """Raises ValueError unless a sample rate is a positive, finite number of Hz."""
+    if not (
+        isinstance(sample_rate, Real) and math.isfinite(sample_rate) and sample_rate > 0
+    ):
+        raise ValueError(
+            f"a sample rate is a positive number of Hz, such as 44100, got"
+            f" {sample_rate!r}"
+        )
+
+
 def check_shapes(
     specs: Sequence[ParameterSpec], audio: jax.Array, controls: jax.Array
 ) -> None:
     """Raises ValueError unless audio is [channels, time], controls [n(, frames)].
 
-    Audio of integers is refused too: its full scale is not known here.
+    Audio of integers is refused too: its full scale is not known here. So is that of 16
+    bits, which no recursion survives, and audio without a channel.
     """
     if not jnp.issubdtype(audio.dtype, jnp.floating):
         raise ValueError(
             f"an effect renders floating-point audio in [-1, 1], got {audio.dtype};"
             " divide it by its full scale, as ddspx.audio.load does"
         )
+    if jnp.finfo(audio.dtype).bits < 32:
+        raise ValueError(
+            f"an effect renders float32 or float64, got {audio.dtype}; convert the"
+            " audio with astype(jnp.float32)"
+        )
     if audio.ndim != 2:
         raise ValueError(
             f"an effect renders one signal [channels, time], got shape {audio.shape};"
             " batch it with jax.vmap or ddspx.effects.batched"
+        )
+    if audio.shape[0] == 0:
+        raise ValueError(
+            f"an effect renders one channel or more, got audio of shape {audio.shape}"
         )
     if controls.ndim not in (1, 2) or controls.shape[0] != len(specs):
         raise ValueError(

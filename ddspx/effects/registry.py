@@ -17,7 +17,7 @@ from ddspx.effects import (
     reverb,
     stereo,
 )
-from ddspx.effects.base import Effect
+from ddspx.effects.base import Effect, check_rate
 from ddspx.types import Rate
 
 Factory = Callable[[Rate], Effect]
@@ -56,7 +56,8 @@ def make(name: str, sample_rate: Rate) -> Effect:
       An `Effect`.
 
     Raises:
-      ValueError: there is no such effect; the message names the nearest ones.
+      ValueError: there is no such effect, and the message names the nearest ones; or
+        the rate is no positive number.
 
     Example:
       ``make("compressor", 44100).render(audio, controls)``
@@ -67,4 +68,5 @@ def make(name: str, sample_rate: Rate) -> Effect:
         raise ValueError(
             f"no effect is called {name!r};{hint} known are {', '.join(EFFECTS)}"
         )
+    check_rate(sample_rate)
     return EFFECTS[name](sample_rate)
