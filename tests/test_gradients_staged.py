@@ -14,11 +14,13 @@ import optax
 import pytest
 
 from styletransfer.gradients import (
+    DEFAULT_RENDERS,
     black_box,
     black_box_loss,
     central_differences,
     compile_halves,
     controls_from_logits,
+    default_estimator,
     logits_from_controls,
     mean_over_valid,
     orthogonal,
@@ -116,6 +118,28 @@ def test_staged_and_fused_give_the_same_bits(name, form, batch, params):
     assert float(metrics["loss"]) == float(value)
     for name, gradient in gradients.items():
         np.testing.assert_array_equal(gradient, fused_gradients[name])
+
+
+@pytest.mark.parametrize("form", ["vector", "scalar"])
+@pytest.mark.parametrize("renders", [3, None])
+def test_a_number_of_renders_means_the_default_estimator(form, renders, batch, params):
+    budget = DEFAULT_RENDERS if renders is None else renders
+    words = () if renders is None else (renders,)
+    explicit = default_estimator(N, budget)
+    found, wanted = TinyHost(), TinyHost()
+    key = jax.random.key(5)
+    steps = [
+        staged_step(halves, host.render, params, batch, key)
+        for halves, host in (
+            (compile_halves(predict, loss, *words, form=form), found),
+            (compile_halves(predict, loss, explicit, form=form), wanted),
+        )
+    ]
+    assert found.items == wanted.items == B * explicit.renders(N) <= B * budget
+    fused = fused_step(TinyHost(), budget, form)(params, batch, key)[1]
+    for name, gradient in steps[1][0].items():
+        np.testing.assert_array_equal(steps[0][0][name], gradient)
+        np.testing.assert_array_equal(fused[name], gradient)
 
 
 def exact(params, batch, keep=(0, 1, 2, 3)):
@@ -248,6 +272,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec as P
 from ddspx.training.parallel import make_mesh, replicate, shard_batch
 from styletransfer.gradients import (
+    DEFAULT_RENDERS,
     black_box, compile_halves, controls_from_logits, orthogonal, staged_step)
 
 def render(audio, controls, source):

@@ -5,7 +5,11 @@
 keeps controls from getting stuck.
 """
 
-from styletransfer.gradients.default import DEFAULT_STEP, default_estimator
+from styletransfer.gradients.default import (
+    DEFAULT_RENDERS,
+    DEFAULT_STEP,
+    default_estimator,
+)
 from styletransfer.gradients.estimators import (
     Estimator,
     Plan,
@@ -31,6 +35,7 @@ from styletransfer.gradients.unit_interval import (
 )
 
 __all__ = [
+    "DEFAULT_RENDERS",
     "DEFAULT_STEP",
     "Estimator",
     "Plan",

@@ -49,6 +49,8 @@ from styletransfer.gradients.estimators import (
 
 # The step with the least error over effects, see the module.
 DEFAULT_STEP = 0.005
+# What a gradient may cost where nobody says: forward differences up to 8 controls.
+DEFAULT_RENDERS = 9
 
 
 def default_estimator(
@@ -100,3 +102,24 @@ def default_estimator(
             )
         return coordinates(step, sizes, renders - 1, scaling=scaling)
     return orthogonal(step, renders - 1, one_sided=True, scaling=scaling)
+
+
+def chosen_estimator(
+    estimator: Estimator | int, n: int, *, prior: bool = False
+) -> Estimator:
+    """An estimator as it is, or `default_estimator` for that many renders.
+
+    Args:
+      estimator: one, or the renders that a gradient may cost.
+      n: number of controls.
+      prior: see `default_estimator`.
+
+    Returns:
+      An `Estimator`.
+
+    Raises:
+      ValueError: see `default_estimator`.
+    """
+    if isinstance(estimator, int):
+        return default_estimator(n, estimator, prior=prior)
+    return estimator

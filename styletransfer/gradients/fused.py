@@ -15,19 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from styletransfer.gradients.default import DEFAULT_RENDERS, chosen_estimator
 from styletransfer.gradients.estimators import Estimator, Plan
 from styletransfer.gradients.staged import Loss, Render, render_points
 
 
 def black_box(
-    render: Render, estimator: Estimator
+    render: Render, estimator: Estimator | int = DEFAULT_RENDERS
 ) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """A host effect as a function with a gradient, in the vector-Jacobian form.
 
     Args:
       render: ``host.render``, see `staged.staged_step`; it must be safe to call from
         any thread, which hosts are.
-      estimator: how the renders become a gradient.
+      estimator: how the renders become a gradient; or how many renders a gradient may
+        cost, of which `default_estimator` makes the most.
 
     Returns:
       ``effect(audio[channels, time], controls[n], key) -> (audio, ok)``: the render,
@@ -47,14 +49,15 @@ def black_box(
 
     def forward(audio, controls, key):
         _refuse_audio_gradient(audio)
-        plan = estimator.plan(key.value, controls.value)
+        plan = _plan(estimator, controls.value, key.value)
         rendered, ok = _call(render, audio.value, plan.points)
         return (rendered[0], ok), (plan, rendered, ok)
 
     def backward(saved, cotangents):
         plan, rendered, ok = saved
         cotangent = _dense(cotangents[0], rendered[0])
-        gradient = estimator.vector(plan, rendered, cotangent)
+        chosen = chosen_estimator(estimator, plan.points.shape[-1])
+        gradient = chosen.vector(plan, rendered, cotangent)
         return None, jnp.where(ok, gradient, 0.0), None
 
     effect.defvjp(forward, backward, symbolic_zeros=True)
@@ -62,14 +65,14 @@ def black_box(
 
 
 def black_box_loss(
-    render: Render, loss: Loss, estimator: Estimator
+    render: Render, loss: Loss, estimator: Estimator | int = DEFAULT_RENDERS
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The loss of a host effect as a function with a gradient, in the scalar form.
 
     Args:
       render: ``host.render``, see `black_box`.
       loss: ``(audio[channels, time], example) -> scalar``; needs no gradient.
-      estimator: how the losses of the renders become a gradient.
+      estimator: how the losses of the renders become a gradient, see `black_box`.
 
     Returns:
       ``(audio[channels, time], controls[n], key, example) -> (loss, ok)``. Only the
@@ -88,10 +91,11 @@ def black_box_loss(
     def forward(audio, controls, key, example):
         _refuse_audio_gradient(audio)
         example = jax.tree.map(lambda leaf: leaf.value, example, is_leaf=_is_primal)
-        plan = estimator.plan(key.value, controls.value)
+        plan = _plan(estimator, controls.value, key.value)
         rendered, ok = _call(render, audio.value, plan.points)
         losses = jax.vmap(loss, (0, None))(rendered, example)
-        return (losses[0], ok), (estimator.scalar(plan, losses), ok)
+        chosen = chosen_estimator(estimator, plan.points.shape[-1])
+        return (losses[0], ok), (chosen.scalar(plan, losses), ok)
 
     def backward(saved, cotangents):
         gradient, ok = saved
@@ -137,9 +141,12 @@ def _call(render: Render, audio: jax.Array, points: jax.Array) -> Any:
     return rendered, jnp.all(status == 0)
 
 
+def _plan(estimator, controls, key) -> Plan:
+    return chosen_estimator(estimator, controls.shape[-1]).plan(key, controls)
+
+
 def _centre(estimator, controls, key) -> jax.Array:
-    plan: Plan = estimator.plan(key, controls)
-    return plan.points[:1]
+    return _plan(estimator, controls, key).points[:1]
 
 
 def _is_primal(node: Any) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ddspx.training.parallel import by_row, host_map
+from styletransfer.gradients.default import DEFAULT_RENDERS, chosen_estimator
 from styletransfer.gradients.estimators import Estimator
 
 Loss = Callable[[jax.Array, Any], jax.Array]
@@ -47,7 +48,7 @@ class Staged(NamedTuple):
 def compile_halves(
     predict: Callable[[Any, Mapping[str, Any]], jax.Array],
     loss: Loss,
-    estimator: Estimator,
+    estimator: Estimator | int = DEFAULT_RENDERS,
     *,
     form: str = "vector",
     proxy: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
@@ -59,7 +60,8 @@ def compile_halves(
       predict: ``(params, batch) -> controls[batch, n]``, differentiable.
       loss: ``(audio[channels, time], example) -> scalar`` of one example, a row of the
         batch.
-      estimator: how the renders become a gradient.
+      estimator: how the renders become a gradient; or how many renders a gradient may
+        cost, of which `default_estimator` makes the most.
       form: ``"vector"`` (dL/dy at the centre times the change of the audio; one loss
         gradient an example) or ``"scalar"`` (the loss of every render).
       proxy: differentiable stand-in ``(audio[channels, time], controls[n]) -> audio``
@@ -74,10 +76,13 @@ def compile_halves(
     """
     _check_form(form)
 
+    def chosen(controls):
+        return chosen_estimator(estimator, controls.shape[-1], prior=proxy is not None)
+
     def propose(params, batch, key):
         controls, vjp = jax.vjp(lambda p: predict(p, batch), params)
         keys = jax.random.split(key, controls.shape[0])
-        plan = jax.vmap(estimator.plan)(keys, controls)
+        plan = jax.vmap(chosen(controls).plan)(keys, controls)
         if mesh is not None:
             plan = jax.lax.with_sharding_constraint(plan, by_row(mesh))
         return plan.points, (plan, vjp)
@@ -90,12 +95,14 @@ def compile_halves(
                 lambda y: mean_over_valid(jax.vmap(loss)(y, batch), ok)
             )(audio[:, 0])
             prior = _vector_prior(proxy, plan, batch, cotangent)
-            gradient = jax.vmap(estimator.vector)(plan, audio, cotangent, prior)
+            gradient = jax.vmap(chosen(plan.points).vector)(
+                plan, audio, cotangent, prior
+            )
         else:
             each = jax.vmap(jax.vmap(loss, (0, None)))(audio, batch)
             total = mean_over_valid(each[:, 0], ok)
             prior = _scalar_prior(proxy, loss, plan, batch)
-            gradient = jax.vmap(estimator.scalar)(plan, each, prior)
+            gradient = jax.vmap(chosen(plan.points).scalar)(plan, each, prior)
             gradient /= jnp.maximum(jnp.sum(ok), 1)
         gradient = jnp.where(ok[:, None], gradient, 0.0)
         metrics = {
