@@ -5,6 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
+from benchmarks.effects_baselines import ENTRIES
+
+from ddspx.effects import EFFECTS, stereo
+from ddspx.parameters import to_physical
+
+RATE = 24000
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
 
 
@@ -36,3 +45,39 @@ def test_an_unknown_effect_is_refused_in_a_line():
     assert done.returncode == 2
     assert "'gian'" in done.stderr and "gain" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_effect_has_a_row_and_a_baseline_that_renders_as_much(rng):
+    level_and_place = set(stereo.EFFECTS) - {"gain", "dc_block"}
+    assert set(EFFECTS) - set(ENTRIES) == level_and_place
+    for entry in ENTRIES.values():
+        effect = entry.make(RATE)
+        controls = rng.uniform(0.2, 0.8, len(effect.specs))
+        values = to_physical(effect.specs, controls)
+        names = [spec.name for spec in effect.specs]
+        settings = dict(zip(names, map(float, values), strict=True))
+        audio = 0.1 * rng.standard_normal((1, 2000)).astype(np.float32)
+        for label, opened in entry.baselines.items():
+            found = opened(RATE, settings)(audio)
+            assert found.shape == audio.shape and np.isfinite(found).all(), label
+            assert label.split()[0] in ("pedalboard", "scipy", "NumPy")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["peak", "low_shelf", "high_shelf", "first_order_high_pass", "band_pass", "notch",
+     "state_variable_filter", "parametric_equalizer"],
+)  # fmt: skip
+def test_an_equalizer_s_baseline_is_the_same_filter(name, rng):
+    entry = ENTRIES[name]
+    effect = entry.make(RATE)
+    controls = np.linspace(0.4, 0.6, len(effect.specs)).astype(np.float32)
+    values = to_physical(effect.specs, controls.astype(float))
+    names = [spec.name for spec in effect.specs]
+    settings = dict(zip(names, map(float, values), strict=True))
+    audio = rng.standard_normal((1, 3000)).astype(np.float32)
+    found = np.asarray(jax.jit(effect.render)(audio, controls))
+    for label, opened in entry.baselines.items():
+        wanted = opened(RATE, settings)(audio)
+        error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+        assert error < 1e-3, (label, error)

@@ -147,6 +147,73 @@ def test_every_control_has_its_gradient(name, level, rng):
         )
 
 
+OPTIONS = {
+    "compressor, rms": ("compressor", {"detector": "rms"}),
+    "compressor, rms of a key, unlinked": (
+        "compressor",
+        {"detector": "rms", "sidechain": True, "link": False, "smoothing": "level"},
+    ),
+    "compressor, key, decoupled": (
+        "compressor",
+        {"sidechain": True, "ballistics": "smooth_decoupled"},
+    ),
+    "compressor, unlinked, parallel": (
+        "compressor",
+        {"link": False, "method": "parallel"},
+    ),
+    "expander, rms, level, decoupled": (
+        "expander",
+        {"detector": "rms", "smoothing": "level", "ballistics": "smooth_decoupled"},
+    ),
+    "expander, key, parallel": ("expander", {"sidechain": True, "method": "parallel"}),
+    "gate, hold, unlinked": ("noise_gate", {"hold_ms": 2.0, "link": False}),
+    "gate, hold, rms of a key": (
+        "noise_gate",
+        {"hold_ms": 2.0, "detector": "rms", "sidechain": True},
+    ),
+    "limiter, unlinked, parallel": ("limiter", {"link": False, "method": "parallel"}),
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    "moving",
+    [
+        pytest.param(False, id="still"),
+        pytest.param(True, id="moving", marks=pytest.mark.slow),
+    ],
+)
+def test_slopes_of_every_option_are_those_of_differences(options, moving, rng):
+    """Float64, along a random direction in all controls, in all samples, and one by one
+    where controls stand still."""
+    name, given = OPTIONS[options]
+    effect = dynamics.EFFECTS[name](RATE, **given)
+    with jax.enable_x64(True):
+        audio = jnp.asarray(bursts(rng, 2, 700), "float64") + 1e-4
+        weight = jnp.asarray(rng.standard_normal(audio.shape))
+        middle = {"threshold_db": -14.0, "range_db": 14.0, "attack_ms": 0.6}
+        middle |= {"release_ms": 15.0, "gain_db": 10.0, "ceiling_db": -7.0}
+        controls = jnp.asarray(controls_of(effect, **middle, ratio=2.3), "float64")
+        if moving:
+            controls = controls[:, None] + 0.02 * rng.standard_normal(
+                (controls.size, 5)
+            )
+        loss = jax.jit(lambda u, x: jnp.sum(weight * effect.render(x, u)))
+        of_controls, of_audio = jax.jit(jax.grad(loss, (0, 1)))(controls, audio)
+        directions = [(rng.standard_normal(controls.shape), 0.0 * audio)]
+        directions += [(0.0 * controls, audio * rng.standard_normal(audio.shape))]
+        if not moving:
+            directions += [(unit, 0.0 * audio) for unit in np.eye(controls.size)]
+        for to_controls, to_audio in directions:
+            ahead, behind = (
+                loss(controls + step * to_controls, audio + step * to_audio)
+                for step in (1e-7, -1e-7)
+            )
+            slope = jnp.sum(of_controls * to_controls) + jnp.sum(of_audio * to_audio)
+            assert abs(slope) > 1e-6
+            np.testing.assert_allclose(slope, (ahead - behind) / 2e-7, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", dynamics.EFFECTS)
 def test_silence_and_corners_have_finite_gradients(name):
     effect = dynamics.EFFECTS[name](RATE)

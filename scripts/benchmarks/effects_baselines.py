@@ -1,7 +1,9 @@
 """What `benchmark.py effects` measures: effects, and who else does the same forward.
 
 Baselines read the effect's physical settings, so that both sides do the same work: of
-pedalboard its nearest built-ins, of scipy the same sections or the same convolution.
+pedalboard its nearest built-ins, of scipy the same sections or the same convolution, of
+NumPy the same products where neither has the effect. Each is the best forward pass that
+Python can call; none has a gradient. `gain` stands for all effects of level and place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +16,7 @@ import scipy.signal
 from ddspx import filters
 from ddspx.effects import Effect, chain, make
 from ddspx.effects.distortion import tanh_distortion
+from ddspx.filters import analog
 
 Settings = dict[str, float]
 Render = Callable[[np.ndarray], np.ndarray]
@@ -21,6 +24,9 @@ Render = Callable[[np.ndarray], np.ndarray]
 Baseline = Callable[[int, Settings], Render]
 
 REVERB_S = 1.5
+# The response that `convolution` has when none is given, and its longest pre-delay.
+CONVOLUTION_S = 0.5
+LINEAR_PHASE_TAPS = 2047
 
 
 class Entry(NamedTuple):
@@ -92,6 +98,25 @@ def octave_peaks(s: Settings, rate: int) -> np.ndarray:
     )
 
 
+def one_section(design: Callable[..., Any]) -> Callable[[Settings, int], np.ndarray]:
+    """A section from settings in the order of its design's arguments."""
+    return lambda s, rate: np.asarray(filters.sections(design(*s.values(), rate)))
+
+
+def mixed_section(s: Settings, rate: int) -> np.ndarray:
+    """The state-variable filter at rest."""
+    damping = 1.0 / s["q"]
+    numerator = (s["high"], s["band"] * damping, s["low"])
+    one = analog.section(s["cutoff_hz"], rate, numerator, (1.0, damping, 1.0))
+    return np.concatenate(analog.coefficients(analog.series(one)), -1)
+
+
+def differences(s: Settings, rate: int) -> np.ndarray:
+    """The DC block as a section."""
+    pole = np.exp(-2.0 * np.pi * s["cutoff_hz"] / rate)
+    return np.array([[1.0, -1.0, 0.0, 1.0, -pole, 0.0]])
+
+
 def squeeze(s: Settings) -> Any:
     """Pedalboard's compressor."""
     return pedalboard.Compressor(
@@ -128,13 +153,57 @@ def oversampled_tanh(rate: int, settings: Settings) -> Render:
     return render
 
 
-def convolved(rate: int, settings: Settings) -> Render:
-    """Overlap-add with noise as long as the reverb's."""
-    noise = np.random.default_rng(0).standard_normal((1, round(REVERB_S * rate)))
-    noise = noise.astype(np.float32)
-    return lambda audio: scipy.signal.oaconvolve(audio, noise, axes=-1)[
-        :, : audio.shape[-1]
-    ]
+def convolved(seconds: float | None = None, taps: int = 0) -> Baseline:
+    """Overlap-add with noise of that length."""
+
+    def opened(rate: int, settings: Settings) -> Render:
+        length = taps if seconds is None else round(seconds * rate)
+        noise = np.random.default_rng(0).standard_normal((1, length))
+        noise = noise.astype(np.float32)
+        return lambda audio: scipy.signal.oaconvolve(audio, noise, axes=-1)[
+            :, : audio.shape[-1]
+        ]
+
+    return opened
+
+
+def multiplied(rate: int, settings: Settings) -> Render:
+    """The audio times a sine, which NumPy computes anew."""
+    per_sample = np.float32(2.0 * np.pi * settings["rate_hz"] / rate)
+
+    def render(audio: np.ndarray) -> np.ndarray:
+        time = np.arange(audio.shape[-1], dtype=np.float32)
+        return audio * np.sin(per_sample * time)
+
+    return render
+
+
+def bent(rate: int, settings: Settings) -> Render:
+    """Cubic clipping in NumPy, from the driven audio to the mix."""
+    drive = np.float32(10.0 ** (settings["drive_db"] / 20.0))
+    level = np.float32(10.0 ** (settings["output_db"] / 20.0))
+    mix = np.float32(settings["mix"])
+
+    def render(audio: np.ndarray) -> np.ndarray:
+        v = np.clip(drive * audio, -1.0, 1.0)
+        return (1.0 - mix) * audio + mix * level * (1.5 * v - 0.5 * v**3)
+
+    return render
+
+
+def swept(depth: str, centre: str, mix: str | None) -> Baseline:
+    """Pedalboard's chorus at the settings of those names."""
+    return board(
+        lambda s: [
+            pedalboard.Chorus(
+                s["rate_hz"],
+                min(0.05 * s[depth], 1.0),
+                max(s[centre], 1.0),
+                s.get("feedback", 0.0),
+                1.0 if mix is None else s[mix],
+            )
+        ]
+    )
 
 
 def registered(name: str) -> Callable[[int], Effect]:
@@ -158,6 +227,65 @@ ENTRIES: dict[str, Entry] = {
         registered("graphic_equalizer"),
         {"scipy sosfilt float32": recursion(octave_peaks, np.float32)},
     ),
+    "low_shelf": Entry(
+        registered("low_shelf"),
+        {
+            "pedalboard LowShelf": board(
+                lambda s: [pedalboard.LowShelfFilter(*s.values())]
+            )
+        },
+    ),
+    "high_shelf": Entry(
+        registered("high_shelf"),
+        {
+            "pedalboard HighShelf": board(
+                lambda s: [pedalboard.HighShelfFilter(*s.values())]
+            )
+        },
+    ),
+    **{
+        name: Entry(
+            registered(name),
+            {
+                "scipy sosfilt float32": recursion(
+                    one_section(getattr(filters, name)), np.float32
+                )
+            },
+        )
+        for name in ("high_pass", "low_pass", "band_pass", "notch")
+    },
+    "first_order_high_pass": Entry(
+        registered("first_order_high_pass"),
+        {
+            "pedalboard Highpass": board(
+                lambda s: [pedalboard.HighpassFilter(s["cutoff_hz"])]
+            )
+        },
+    ),
+    "first_order_low_pass": Entry(
+        registered("first_order_low_pass"),
+        {
+            "pedalboard Lowpass": board(
+                lambda s: [pedalboard.LowpassFilter(s["cutoff_hz"])]
+            )
+        },
+    ),
+    "state_variable_filter": Entry(
+        registered("state_variable_filter"),
+        {"scipy sosfilt float32": recursion(mixed_section, np.float32)},
+    ),
+    "third_octave_equalizer": Entry(
+        registered("third_octave_equalizer"),
+        {"scipy sosfilt float32": recursion(octave_peaks, np.float32)},
+    ),
+    "linear_phase_equalizer": Entry(
+        registered("linear_phase_equalizer"),
+        {"scipy oaconvolve": convolved(taps=LINEAR_PHASE_TAPS)},
+    ),
+    "dc_block": Entry(
+        registered("dc_block"),
+        {"scipy sosfilt float32": recursion(differences, np.float32)},
+    ),
     "compressor": Entry(
         registered("compressor"),
         {"pedalboard Compressor": board(lambda s: [squeeze(s)])},
@@ -176,18 +304,24 @@ ENTRIES: dict[str, Entry] = {
             )
         },
     ),
-    "noise_gate": Entry(
-        registered("noise_gate"),
-        {
-            "pedalboard NoiseGate": board(
-                lambda s: [
-                    pedalboard.NoiseGate(
-                        s["threshold_db"], s["ratio"], s["attack_ms"], s["release_ms"]
-                    )
-                ]
-            )
-        },
-    ),
+    **{
+        name: Entry(
+            registered(name),
+            {
+                "pedalboard NoiseGate": board(
+                    lambda s: [
+                        pedalboard.NoiseGate(
+                            s["threshold_db"],
+                            s["ratio"],
+                            s["attack_ms"],
+                            s["release_ms"],
+                        )
+                    ]
+                )
+            },
+        )
+        for name in ("noise_gate", "expander")
+    },
     "tanh_distortion": Entry(
         registered("tanh_distortion"),
         {
@@ -200,28 +334,44 @@ ENTRIES: dict[str, Entry] = {
         lambda rate: tanh_distortion(rate, oversampling=4),
         {"scipy resample_poly x 4": oversampled_tanh},
     ),
-    "delay": Entry(
-        registered("delay"),
-        {
-            "pedalboard Delay": board(
-                lambda s: [
-                    pedalboard.Delay(1e-3 * s["delay_ms"], s["feedback"], s["mix"])
-                ]
-            )
-        },
+    "hard_clip": Entry(
+        registered("hard_clip"),
+        {"pedalboard Clipping": board(lambda s: [pedalboard.Clipping(-s["drive_db"])])},
     ),
+    "soft_clip": Entry(registered("soft_clip"), {"NumPy cubic": bent}),
+    "bitcrush": Entry(
+        registered("bitcrush"),
+        {"pedalboard Bitcrush": board(lambda s: [pedalboard.Bitcrush(s["bit_depth"])])},
+    ),
+    **{
+        name: Entry(
+            registered(name),
+            {
+                "pedalboard Delay": board(
+                    lambda s: [
+                        pedalboard.Delay(1e-3 * s["delay_ms"], s["feedback"], s["mix"])
+                    ]
+                )
+            },
+        )
+        for name in ("delay", "ping_pong_delay")
+    },
     "chorus": Entry(
         registered("chorus"),
-        {
-            "pedalboard Chorus": board(
-                lambda s: [
-                    pedalboard.Chorus(
-                        s["rate_hz"], 0.25, s["centre_delay_ms"], 0.0, s["mix"]
-                    )
-                ]
-            )
-        },
+        {"pedalboard Chorus": swept("depth_ms", "centre_delay_ms", "mix")},
     ),
+    "flanger": Entry(
+        registered("flanger"),
+        {"pedalboard Chorus": swept("depth_ms", "delay_ms", "mix")},
+    ),
+    "vibrato": Entry(
+        registered("vibrato"),
+        {"pedalboard Chorus": swept("depth_ms", "depth_ms", None)},
+    ),
+    **{
+        name: Entry(registered(name), {"NumPy sine": multiplied})
+        for name in ("tremolo", "ring_modulation", "auto_pan")
+    },
     "phaser": Entry(
         registered("phaser"),
         {
@@ -254,7 +404,15 @@ ENTRIES: dict[str, Entry] = {
         registered("feedback_delay_network"),
         {"pedalboard Reverb": board(lambda s: [pedalboard.Reverb()])},
     ),
-    "noise_reverb": Entry(registered("noise_reverb"), {"scipy oaconvolve": convolved}),
+    "noise_reverb": Entry(
+        registered("noise_reverb"), {"scipy oaconvolve": convolved(REVERB_S)}
+    ),
+    "convolution": Entry(
+        registered("convolution"), {"scipy oaconvolve": convolved(CONVOLUTION_S)}
+    ),
+    "polynomial_distortion": Entry(
+        registered("polynomial_distortion"), {"NumPy cubic": bent}
+    ),
     "gain": Entry(
         registered("gain"),
         {"pedalboard Gain": board(lambda s: [pedalboard.Gain(s["gain_db"])])},
