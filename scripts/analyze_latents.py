@@ -28,32 +28,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from traversals import write_traversals
 
-from ddspx import audio, plotting
+from ddspx import plotting
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.split import assign_splits, select
-from ddspx.features import integrated_loudness_lufs
 from ddspx.training.checkpoint import restore_params
 from vae import report
 from vae.analysis import AnalysisOptions, Distribution, analyze
-from vae.examples import Examples, load_examples
+from vae.examples import load_examples
 from vae.findings import Analysis
 from vae.jacobian import subspace_axes
 from vae.outputs import Output, decoder_output, level_output
-from vae.pictures import image_grid
 from vae.preflight import Preflight, preflight
 from vae.prune import rotate
 from vae.pruned import Verified, disagreement, pruned_model, save_model, verify
-from vae.run import LoadedVae, decode_audio, encode_audio, load_vae, to_image
+from vae.run import LoadedVae, load_vae, to_image
 from vae.size import Rule
 from vae.training import fine_tuning, retraining, train_vae
 
 _AT_ONCE = 16
 # Numbers in the images that the spectrum of the data is taken from.
 _SPECTRUM = 1 << 28
-_LOUDNESS_LUFS = -23.0
-_PEAK = 0.99
-_GAP_S = 0.15
 
 
 @dataclass(frozen=True)
@@ -164,7 +160,9 @@ def run(
     notes: list[str] = []
     if options.prune is not None:
         table, notes = _prune(options, loaded, found, clips, images, codes, tau)
-    sounds = _traversals(options, loaded, found, held_out, codes)
+    sounds = write_traversals(
+        loaded, found.order[: options.traversals], held_out.audio, codes, options.out
+    )
     _write(options, found, told, table, notes, sounds)
     return found
 
@@ -399,57 +397,6 @@ def _trained_on(options: Arguments, clips: tuple[Clip, ...]) -> tuple[Clip, ...]
         dataclasses.replace(clip, split="valid") if clip.split == "test" else clip
         for clip in others
     )
-
-
-def _traversals(
-    options: Arguments,
-    loaded: LoadedVae,
-    found: Analysis,
-    held_out: Examples,
-    codes: tuple[np.ndarray, np.ndarray],
-) -> list[str]:
-    """Sounds and a picture of what the most important latents do to one example."""
-    mean, log_variance = codes
-    count = min(options.traversals, loaded.vae.latents)
-    if not count:
-        return []
-    deviation = np.sqrt(mean.var(0) + np.exp(log_variance).mean(0))
-    # The most ordinary example, so that two deviations stay where data is.
-    distance = np.sum(((mean - mean.mean(0)) / np.maximum(deviation, 1e-6)) ** 2, 1)
-    base = int(np.argmin(distance))
-    span = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    alike = np.tile(held_out.audio[base], (len(span), 1))
-    source = encode_audio(loaded, jnp.asarray(alike)).source
-    rate = loaded.config.front.sample_rate
-    names, pictures = [], {}
-    for place, latent in enumerate(found.order[:count]):
-        moved = np.tile(mean[base], (len(span), 1))
-        moved[:, latent] += span * deviation[latent]
-        moved = jnp.asarray(moved, jnp.float32)
-        sounds = np.asarray(decode_audio(loaded, moved, source, keep_phase=True))
-        name = f"traversal_{place:02d}_latent_{latent}.wav"
-        audio.save(options.out / name, _matched(sounds, rate), rate)
-        names.append(name)
-        images = loaded.vae.decode(loaded.params, loaded.model_state, moved)
-        pictures |= {
-            f"latent {latent}: {step:+.0f} sd": np.asarray(image)
-            for step, image in zip(span, images, strict=True)
-        }
-    grid = image_grid(pictures, loaded.config.front, columns=len(span))
-    plotting.save(grid, options.out / "traversals.png")
-    return names
-
-
-def _matched(sounds: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Sounds in a row, all as loud; all of them quieter where one would clip."""
-    loudness = np.asarray(integrated_loudness_lufs(sounds[:, None], sample_rate))
-    heard = loudness > -69.0
-    gain = np.where(heard, 10.0 ** ((_LOUDNESS_LUFS - loudness) / 20.0), 1.0)
-    scaled = sounds * gain[:, None]
-    scaled *= min(1.0, _PEAK / max(float(np.abs(scaled).max()), 1e-9))
-    gap = np.zeros(round(_GAP_S * sample_rate))
-    parts = [part for sound in scaled for part in (sound, gap)][:-1]
-    return np.concatenate(parts)[None].astype(np.float32)
 
 
 def _write(

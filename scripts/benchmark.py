@@ -27,6 +27,9 @@ SUITES = (
     "twins",
     "effects",
     "accuracy",
+    "digits",
+    "presets",
+    "latents",
 )
 
 

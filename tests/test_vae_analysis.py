@@ -351,7 +351,8 @@ def test_bands_and_frames_name_what_a_latent_does():
     assert silent.variance.value == 0.0 and "at all" in silent.advice
 
 
-def test_linear_front_ends_are_judged_in_db_of_mel_bands(rng):
+@pytest.mark.parametrize("scale", ["power_law", "waveform"])
+def test_linear_front_ends_are_judged_in_db_of_mel_bands(rng, scale):
     sound = (0.1 * rng.normal(size=2048)).astype(np.float32)
     options: Any = {
         "sample_rate": 8000,
@@ -361,13 +362,14 @@ def test_linear_front_ends_are_judged_in_db_of_mel_bands(rng):
     }
     wanted = SpectrogramConfig(**options, mel_bands=16, offset=0.0, spread=1.0)
     linear = SpectrogramConfig(
-        **options, mel_bands=16, scale="power_law", offset=0.2, spread=0.5
+        **options, mel_bands=16, scale=scale, offset=0.2, spread=0.5
     )
     image = features(linear, sound)
     output = level_output(lambda z: image[None] + 0.0 * z[:, :, None], linear)
     levels = np.asarray(output.of(np.zeros((1, 1), np.float32)))[0]
     expected = np.asarray(features(wanted, sound)).ravel() / output.elements**0.5
     np.testing.assert_allclose(levels, expected, atol=1e-3 / output.elements**0.5)
+    assert set(output.groupings["frame"].ids) == set(range(16))
 
 
 def test_keep_all_says_why(linear_vae):

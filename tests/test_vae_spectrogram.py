@@ -51,6 +51,22 @@ def test_there_and_back_with_the_phase(sound, scale, least_db):
     assert -10 * np.log10(error) > least_db
 
 
+def test_a_waveform_is_its_own_image(sound):
+    config = dataclasses.replace(
+        SMALL, scale="waveform", offset=0.0, spread=0.1, hop_length=256
+    )
+    assert (config.frames, config.bins) == (32, 256)
+    image = spectrogram.features(config, sound)
+    np.testing.assert_allclose(0.1 * image.ravel(), sound, atol=1e-6)
+    back = spectrogram.synthesize(config, image)
+    np.testing.assert_allclose(back, sound, atol=1e-6)
+    spectra = spectrogram.spectrum(config, sound)
+    levels = spectrogram.magnitude(config, image)
+    np.testing.assert_allclose(levels, np.abs(spectra), atol=1e-4)
+    with pytest.raises(ValueError, match="multiple of hop_length 300"):
+        dataclasses.replace(config, hop_length=300)
+
+
 @pytest.mark.parametrize("scale", ["power_law", "log_mel"])
 def test_griffin_lim_finds_a_sound_of_these_magnitudes(sound, scale):
     """Spectral convergence in dB; zero phase, as the tutorial has it, is far worse."""

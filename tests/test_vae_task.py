@@ -28,6 +28,7 @@ from vae.run import (
     ScheduleConfig,
     VaeRunConfig,
     decode_audio,
+    embed_audio,
     encode_audio,
     load_vae,
     to_image,
@@ -136,6 +137,48 @@ def test_audio_to_codes_and_back(run):
     np.testing.assert_array_equal(found, decode_audio(loaded, code.mean, iterations=2))
     with pytest.raises(ValueError, match="keep_phase"):
         decode_audio(loaded, code.mean, keep_phase=True)
+
+
+def test_an_embedding_is_of_any_length_and_of_its_sound_alone(run):
+    loaded = load_vae(run[0])
+    sounds = tones(3)[:, 0]
+    window = sounds.shape[-1]
+    one = np.asarray(embed_audio(loaded, sounds))
+    assert one.shape == (3, 4)
+    # One window is what `encode_audio` makes of it.
+    np.testing.assert_allclose(one, encode_audio(loaded, sounds).mean, atol=1e-6)
+    # Nobody else in the batch matters.
+    np.testing.assert_allclose(embed_audio(loaded, sounds[1]), one[1], atol=1e-5)
+    louder = np.concatenate([sounds[1:2], 3.0 * sounds[[0]], sounds[[2]]])
+    np.testing.assert_allclose(embed_audio(loaded, louder)[0], one[1], atol=1e-5)
+    # Nor does how often a sound is repeated.
+    np.testing.assert_allclose(embed_audio(loaded, np.tile(sounds, 5)), one, atol=1e-5)
+    # The mean of the windows, the last of which ends with the sound.
+    both = np.concatenate([sounds[0], sounds[1]])
+    ragged = both[: window + window // 3]
+    codes = encode_audio(loaded, np.stack([ragged[:window], ragged[-window:]])).mean
+    np.testing.assert_allclose(
+        embed_audio(loaded, ragged), np.mean(codes, 0), atol=1e-5
+    )
+    assert np.abs(one[0] - one[1]).max() > 1e-3
+
+
+def test_sound_shorter_than_a_window_is_what_the_model_was_trained_on(run):
+    loaded = load_vae(run[0])
+    short = tones(1)[0, 0, : SMOKE.front.samples // 3 + 1]
+    assert loaded.config.data.pad_short
+    np.testing.assert_allclose(
+        embed_audio(loaded, short), encode_audio(loaded, short).mean, atol=1e-6
+    )
+    whole = loaded._replace(
+        config=replace(SMOKE, data=replace(SMOKE.data, pad_short=False))
+    )
+    repeated = np.tile(short, 3)[: SMOKE.front.samples]
+    np.testing.assert_allclose(
+        embed_audio(whole, short), encode_audio(loaded, repeated).mean, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="empty"):
+        embed_audio(loaded, short[:0])
 
 
 # --------------------------------------------------------------------------- objectives

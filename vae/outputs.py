@@ -102,7 +102,7 @@ def level_output(decode: Callable[[Any], Any], front: SpectrogramConfig) -> Outp
     """
     name = "log_stft" if front.scale == "decibel" else "log_mel"
     bands = front.bins if front.logarithmic else front.mel_bands
-    shape = (front.frames, bands)
+    shape = (front.hops, bands)
 
     def of(codes):
         image = decode(codes)

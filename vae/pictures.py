@@ -33,8 +33,8 @@ def image_grid(
     low = min(float(np.min(image)) for image in images.values())
     high = max(float(np.max(image)) for image in images.values())
     seconds = config.samples / config.sample_rate
-    bands = config.scale == "log_mel"
-    top = config.bins if bands else 5e-4 * config.sample_rate
+    rows_named = config.scale in ("log_mel", "waveform")
+    top = config.bins if rows_named else 5e-4 * config.sample_rate
     shown = None
     for axis in axes.flat[len(images) :]:
         axis.set_axis_off()
@@ -51,7 +51,8 @@ def image_grid(
         )
         axis.set_title(name, fontsize=9)
     figure.supxlabel("time / s", fontsize=9)
-    figure.supylabel("mel band" if bands else "frequency / kHz", fontsize=9)
+    names = {"log_mel": "mel band", "waveform": "sample of the row"}
+    figure.supylabel(names.get(config.scale, "frequency / kHz"), fontsize=9)
     if shown is not None:
         label = "level / dB" if config.db_per_unit == 1.0 else "feature"
         figure.colorbar(shown, ax=axes, label=label, pad=0.01)

@@ -6,7 +6,8 @@ Scales: ``magnitude`` |X|; ``power_law`` |X|^p (0.3 by default, near loudness);
 ``decibel`` 20 log10 |X| and ``log_mel`` mel power in dB, both floored. The way back is
 exact but for the floor; log-mel has fewer bands than bins and goes through the
 non-negative least-squares inverse of its filterbank. Phase is stored, or found anew by
-`griffin_lim`. Sizes and normalisation are configuration, so that a checkpoint says all.
+`griffin_lim`. ``waveform`` is the samples themselves, a hop a row, and needs no phase.
+Sizes and normalisation are configuration, so that a checkpoint says all.
 
 Offset and spread are constants of the configuration (``normalize="fixed"``), so that
 level is part of the image. The faithful presets take them from each image instead, its
@@ -18,7 +19,7 @@ prior, takes the configuration's.
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from ddspx.features import mel_filterbank
 from ddspx.signal import istft, power, stft
 from ddspx.types import AnyArray, RandomKey, Signal
 
-Scale = Literal["magnitude", "power_law", "decibel", "log_mel"]
+Scale = Literal["magnitude", "power_law", "decibel", "log_mel", "waveform"]
 Normalize = Literal["fixed", "standard", "range"]
 _LOWEST = 1e-10
 # Images that vary by less are all one level: they are divided by `spread` instead.
@@ -77,10 +78,10 @@ class SpectrogramConfig:
     spread: float = 20.0
 
     def __post_init__(self):
-        if self.scale not in ("magnitude", "power_law", "decibel", "log_mel"):
+        if self.scale not in get_args(Scale):
             raise ValueError(
-                f"scale {self.scale!r} is unknown; choose magnitude, power_law,"
-                " decibel or log_mel"
+                f"scale {self.scale!r} is unknown; choose one of"
+                f" {', '.join(get_args(Scale))}"
             )
         if self.normalize not in ("fixed", "standard", "range"):
             raise ValueError(
@@ -96,17 +97,29 @@ class SpectrogramConfig:
             )
         if min(self.samples, self.fft_size, self.hop_length) < 1:
             raise ValueError("samples, fft_size and hop_length must be 1 or more")
+        if self.scale == "waveform" and self.samples % self.hop_length:
+            raise ValueError(
+                f"samples {self.samples} of a waveform must be a multiple of hop_length"
+                f" {self.hop_length}, its row"
+            )
 
     @property
-    def frames(self) -> int:
-        """Columns of time."""
+    def hops(self) -> int:
+        """Columns of the STFT."""
         return 1 + self.samples // self.hop_length
 
     @property
+    def frames(self) -> int:
+        """Columns of time of the image; a waveform has no half frame at its ends."""
+        return self.hops - int(self.scale == "waveform")
+
+    @property
     def bins(self) -> int:
-        """Bins of frequency, or mel bands."""
+        """Bins of frequency, mel bands, or samples of a row."""
         if self.scale == "log_mel":
             return self.mel_bands
+        if self.scale == "waveform":
+            return self.hop_length
         return self.fft_size // 2 + int(self.nyquist)
 
     @property
@@ -140,7 +153,7 @@ class Normalization(NamedTuple):
 
 def spectrum(
     config: SpectrogramConfig, audio: Signal
-) -> Complex[AnyArray, "*batch bins frames"]:
+) -> Complex[AnyArray, "*batch bins hops"]:
     """The STFT behind the features.
 
     Args:
@@ -183,14 +196,14 @@ def features(
 
 
 def from_spectrum(
-    config: SpectrogramConfig, spectra: Complex[AnyArray, "*batch linear_bins frames"]
+    config: SpectrogramConfig, spectra: Complex[AnyArray, "*batch linear_bins hops"]
 ) -> Float[AnyArray, "*batch frames bins"]:
     """`features` of a spectrum from `spectrum`."""
     return analyze(config, spectra)[0]
 
 
 def analyze(
-    config: SpectrogramConfig, spectra: Complex[AnyArray, "*batch linear_bins frames"]
+    config: SpectrogramConfig, spectra: Complex[AnyArray, "*batch linear_bins hops"]
 ) -> tuple[Float[AnyArray, "*batch frames bins"], Normalization]:
     """`features` of a spectrum, and how their levels were scaled.
 
@@ -201,6 +214,11 @@ def analyze(
     Returns:
       Features, and the normalisation that `magnitude` needs to undo them.
     """
+    if config.scale == "waveform":
+        audio = istft(spectra, length=config.samples, **_sizes(config))
+        level = audio.reshape(*audio.shape[:-1], config.frames, config.bins)
+        found = _normalization(config, level)
+        return (level - _each(found.offset)) / _each(found.spread), found
     energy = jnp.swapaxes(power(spectra), -1, -2)
     if config.scale == "log_mel":
         energy = jnp.matmul(energy, _bank(config), precision=lax.Precision.HIGHEST)
@@ -243,7 +261,7 @@ def magnitude(
     config: SpectrogramConfig,
     image: Float[AnyArray, "*batch frames bins"],
     normalization: Normalization | None = None,
-) -> Float[AnyArray, "*batch linear_bins frames"]:
+) -> Float[AnyArray, "*batch linear_bins hops"]:
     """Linear magnitudes of features, the inverse of `features` but for the phase.
 
     Levels at the floor become silence; so does a Nyquist bin that was left out.
@@ -256,11 +274,9 @@ def magnitude(
     Returns:
       [..., fft_size // 2 + 1, frames], zero or more.
     """
-    if normalization is None:
-        level = jnp.asarray(image) * config.spread + config.offset
-    else:
-        level = jnp.asarray(image) * _each(normalization.spread)
-        level = level + _each(normalization.offset)
+    level = _levels(config, image, normalization)
+    if config.scale == "waveform":
+        return jnp.sqrt(power(spectrum(config, level.reshape(*level.shape[:-2], -1))))
     if config.logarithmic:
         heard = level > config.floor_db + 1e-3
         energy = jnp.where(heard, 10.0 ** (level / 10.0), 0.0)
@@ -279,7 +295,7 @@ def magnitude(
 def synthesize(
     config: SpectrogramConfig,
     image: Float[AnyArray, "*batch frames bins"],
-    phase: Complex[AnyArray, "*batch linear_bins frames"] | None = None,
+    phase: Complex[AnyArray, "*batch linear_bins hops"] | None = None,
     *,
     normalization: Normalization | None = None,
     key: RandomKey | None = None,
@@ -291,7 +307,7 @@ def synthesize(
       config: front-end.
       image: features.
       phase: a spectrum whose phase is taken, such as the input's; None to find one by
-        `griffin_lim`.
+        `griffin_lim`; a waveform has its own.
       normalization: as in `magnitude`.
       key: of the phase that it starts from; a fixed one when None.
       iterations: of it.
@@ -299,6 +315,9 @@ def synthesize(
     Returns:
       [..., config.samples].
     """
+    if config.scale == "waveform":
+        level = _levels(config, image, normalization)
+        return level.reshape(*level.shape[:-2], -1)
     wanted = magnitude(config, image, normalization)
     if phase is not None:
         spectra = jnp.asarray(wanted) * _direction(phase)
@@ -309,7 +328,7 @@ def synthesize(
 @partial(jax.jit, static_argnames=("config", "iterations"))
 def griffin_lim(
     config: SpectrogramConfig,
-    wanted: Float[AnyArray, "*batch linear_bins frames"],
+    wanted: Float[AnyArray, "*batch linear_bins hops"],
     *,
     key: RandomKey | None = None,
     iterations: int = 64,
@@ -357,6 +376,16 @@ def _sizes(config: SpectrogramConfig) -> dict[str, Any]:
         "hop_length": config.hop_length,
         "window_length": config.window_length or None,
     }
+
+
+def _levels(
+    config: SpectrogramConfig, image: AnyArray, normalization: Normalization | None
+) -> jax.Array:
+    """Features with offset and spread undone."""
+    if normalization is None:
+        return jnp.asarray(image) * config.spread + config.offset
+    level = jnp.asarray(image) * _each(normalization.spread)
+    return level + _each(normalization.offset)
 
 
 def _each(value: AnyArray) -> jax.Array:

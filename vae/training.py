@@ -71,6 +71,45 @@ def train_vae(
         )
 
 
+def shortened(config: VaeRunConfig, steps: int) -> VaeRunConfig:
+    """The same run with fewer or more steps, its schedules as long as they.
+
+    Args:
+      config: of the run.
+      steps: of training.
+
+    Returns:
+      A configuration; its learning rate ends, and beta arrives, at the same share of
+      the run.
+
+    Raises:
+      ValueError: fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps {steps} must be 1 or more")
+    share = steps / config.fit.steps
+    warm_up = min(round(share * config.optimizer.warmup_steps), steps - 1)
+    schedule = config.objective.schedule
+    return replace(
+        config,
+        optimizer=replace(
+            config.optimizer,
+            warmup_steps=warm_up,
+            decay_steps=max(round(share * config.optimizer.decay_steps), 1),
+        ),
+        objective=replace(
+            config.objective,
+            schedule=replace(schedule, steps=max(round(share * schedule.steps), 1)),
+        ),
+        fit=replace(
+            config.fit,
+            steps=steps,
+            evaluate_every=min(config.fit.evaluate_every, steps),
+            save_every=min(config.fit.save_every, steps),
+        ),
+    )
+
+
 def fine_tuning(config: VaeRunConfig, steps: int) -> VaeRunConfig:
     """How a model that was trained by `config` is trained on after it was pruned.
 
