@@ -22,6 +22,9 @@ from ddspx.units import array_module
 
 # Full float32 in products: the default of accelerators rounds to bf16 or TF32.
 _PRECISE = lax.Precision.HIGHEST
+# Samples in a block. One or two sections move so few states that shorter blocks, whose
+# matrices are cheaper, are up to a third faster, forward and back.
+_BLOCK, _SHORT_BLOCK, _FEW_STATES = 64, 32, 4
 # Blocks whose states are passed on one after the other; more are first paired.
 _SEQUENTIAL_BLOCKS = 256
 
@@ -104,7 +107,10 @@ def _one_by_one(sections: Section) -> tuple[Any, Any, Any, Any]:
 
 
 def block_filter(
-    audio: jax.Array, sections: Section, state: jax.Array, block_length: int = 64
+    audio: jax.Array,
+    sections: Section,
+    state: jax.Array,
+    block_length: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Filters block by block; see the module for the equations.
 
@@ -112,12 +118,14 @@ def block_filter(
       audio: [..., time], at least one sample.
       sections: [n], or [..., n] with leading dimensions that broadcast to the audio's.
       state: [..., 2n].
-      block_length: samples, a power of two.
+      block_length: samples, a power of two; None: what is fastest.
 
     Returns:
       Audio [..., time] and the state after it, [..., 2n].
     """
     time, dtype = audio.shape[-1], audio.dtype
+    if block_length is None:
+        block_length = _BLOCK if state.shape[-1] > _FEW_STATES else _SHORT_BLOCK
     while block_length >= 2 * time:
         block_length //= 2
     toeplitz, from_state, to_state, powers = jax.tree.map(
