@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from vae.information import kl_divergence
 from vae.jacobian import subspace_axes
 from vae.linear import linear_optimum
-from vae.models import ModelConfig, level_sizes, make_vae
+from vae.models import ModelConfig, TransposedConvolution, level_sizes, make_vae
 from vae.prune import prune, rotate
 
 SHAPE = (13, 22)
@@ -141,6 +142,29 @@ def test_plain_levels_go_up_as_they_came_down(size):
     writes = jax.jit(jax.jacobian(write))(jnp.ones(cells))
     np.testing.assert_array_equal(np.asarray(reads) > 0, np.asarray(writes).T > 0)
     assert np.max(np.sum(np.asarray(reads) > 0, 1)) == 9
+
+
+@pytest.mark.parametrize("strides", [(2, 2), (1, 2), (2, 1), (1, 1)])
+def test_upsampling_is_flax_with_a_quicker_gradient(strides):
+    """Values, gradients and, outside training, forward derivatives."""
+    images = jax.random.normal(jax.random.key(0), (2, 5, 7, 3))
+    ours = TransposedConvolution(4, strides)
+    params = ours.init(jax.random.key(1), images, True)
+    theirs = nn.ConvTranspose(4, (3, 3), strides)
+    weights = jax.random.normal(jax.random.key(2), theirs.apply(params, images).shape)
+
+    def loss(apply):
+        return lambda p, x: jnp.sum(weights * jnp.sin(apply(p, x)))
+
+    both = [
+        jax.jit(jax.value_and_grad(loss(apply), argnums=(0, 1)))(params, images)
+        for apply in (lambda p, x: ours.apply(p, x, True), theirs.apply)
+    ]
+    for one, two in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+    moved = jax.jvp(lambda x: ours.apply(params, x, False), (images,), (images,))[1]
+    expected = jax.jvp(lambda x: theirs.apply(params, x), (images,), (images,))[1]
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
 
 
 def test_linear_model_trains_to_its_closed_form():

@@ -80,7 +80,12 @@ def information_of_examples(
     if len(mean) < 2:
         raise ValueError(f"information needs two examples or more, got {len(mean)}")
     noise = jax.random.normal(key, (samples, *mean.shape), mean.dtype)
+    return _information(mean, log_variance, noise)
 
+
+# Compiled once for a shape: models are analysed by the dozen.
+@jax.jit
+def _information(mean: jax.Array, log_variance: jax.Array, noise: jax.Array):
     def density(z, centre, log_var):
         distance = jnp.square(z - centre) * jnp.exp(-log_var)
         return -0.5 * (distance + log_var + jnp.log(2.0 * jnp.pi))

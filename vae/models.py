@@ -22,6 +22,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vae.upsampling import transposed_convolution
+
 Architecture = Literal["residual", "plain", "mlp", "linear"]
 # Bounds of ln s^2: standard deviations of 1e-3 to 400.
 _LOG_VARIANCE = (-14.0, 12.0)
@@ -282,7 +284,7 @@ def _up(config, hidden, channels, stride, size, train):
             min(1, n * s - m)
             for n, s, m in zip(hidden.shape[1:3], stride, size, strict=True)
         ]
-        hidden = nn.ConvTranspose(channels, (3, 3), stride)(hidden)
+        hidden = TransposedConvolution(channels, stride)(hidden, train)
         hidden = hidden[:, skip[0] : skip[0] + size[0], skip[1] : skip[1] + size[1]]
         return (
             hidden if last else nn.BatchNorm(not train, momentum=0.9)(nn.relu(hidden))
@@ -296,6 +298,37 @@ def _up(config, hidden, channels, stride, size, train):
     hidden = _spread(hidden, stride)
     hidden = hidden[:, : size[0], : size[1]]
     return hidden if last else _blocks(config, hidden, channels)
+
+
+class TransposedConvolution(nn.Module):
+    """A 3 x 3 transposed convolution, as ``flax.linen.ConvTranspose`` with ``SAME``.
+
+    [batch, rows, columns, channels] to [batch, rows s, columns t, features] for strides
+    (s, t) of 1 or 2; the same parameters, initialisation and values. In training its
+    gradient is that of `transposed_convolution`; elsewhere it is XLA's, which has a
+    forward mode as well.
+    """
+
+    features: int
+    strides: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, images, train: bool):
+        """See the class."""
+        shape = (3, 3, images.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if train:
+            made = transposed_convolution(images, kernel, self.strides)
+        else:
+            made = jax.lax.conv_transpose(
+                images,
+                kernel,
+                self.strides,
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        return jnp.asarray(made) + bias[None, None, None]
 
 
 def _spread(hidden: jax.Array, stride: tuple[int, int]) -> jax.Array:
