@@ -26,7 +26,13 @@ from typing import Any
 import analyze_latents
 import numpy as np
 import tyro
-from benchmarks.latent_baselines import NO_NOISE, images_of, linear_model, lower_by
+from benchmarks.latent_baselines import (
+    NO_NOISE,
+    images_of,
+    linear_model,
+    lower_by,
+    trained,
+)
 from benchmarks.recordings import collection
 from matplotlib.figure import Figure
 
@@ -39,7 +45,7 @@ from vae.examples import load_examples
 from vae.pruned import Judged, judge_examples
 from vae.run import VaeRunConfig, load_vae
 from vae.size import Rule
-from vae.training import shortened, train_vae
+from vae.training import shortened
 
 
 @dataclass(frozen=True)
@@ -190,8 +196,7 @@ def fold_of(
     """
     clips = held_out_from(clips, speaker)
     assert config.tau is not None
-    train_vae(config, runs / speaker, clips)
-    loaded = load_vae(runs / speaker, "last")
+    loaded = trained(config, runs / speaker, clips)
     images = {
         split: images_of(config, load_examples(config, select(clips, split)).audio)
         for split in ("train", "valid")

@@ -24,7 +24,13 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from benchmarks.latent_baselines import NO_NOISE, images_of, linear_model, lower_by
+from benchmarks.latent_baselines import (
+    NO_NOISE,
+    images_of,
+    linear_model,
+    lower_by,
+    trained,
+)
 from benchmarks.recordings import collection
 from tqdm import tqdm
 
@@ -36,7 +42,7 @@ from vae.examples import Examples, evaluation_batches, load_examples
 from vae.pruned import Judged, judge_examples
 from vae.run import VaeRunConfig, load_vae
 from vae.task import vae_task
-from vae.training import shortened, train_vae
+from vae.training import shortened
 
 PRESETS = Path(__file__).parents[2] / "configs/vae"
 _TIMED = 3
@@ -128,9 +134,8 @@ def compare(
         else:
             config = shortened(config, steps)
         began = time.perf_counter()
-        train_vae(config, folder, clips, most_held_out=8 * config.data.batch_size)
+        loaded = trained(config, folder, clips, 8 * config.data.batch_size)
         spent = time.perf_counter() - began
-        loaded = load_vae(folder, "last")
         judged[name] = judge_examples(loaded, images)
         rows[name] = {
             "steps": config.fit.steps,
