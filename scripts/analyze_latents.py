@@ -45,7 +45,7 @@ from vae.prune import rotate
 from vae.pruned import Verified, disagreement, pruned_model, save_model, verify
 from vae.run import LoadedVae, load_vae, to_image
 from vae.size import Rule
-from vae.training import fine_tuning, retraining, train_vae
+from vae.training import fine_tuning, retraining, trained
 
 _AT_ONCE = 16
 # Numbers in the images that the spectrum of the data is taken from.
@@ -343,16 +343,15 @@ def _prune(
         )
     training = _trained_on(options, clips)
     if options.fine_tune:
-        train_vae(config, folder, training, most_held_out=256)
+        tuned = trained(config, folder, training, most_held_out=256)
         name = f"fine-tuned {options.fine_tune}"
-        tuned = load_vae(folder, "last")
         table.append(verify(name, tuned, images, tau, keep=kept))
     for seed in range(options.retrain):
         again = retraining(loaded.config, keep, seed)
         folder = options.out / f"retrained_{seed}"
-        train_vae(again, folder, training, most_held_out=256)
+        model = trained(again, folder, training, most_held_out=256)
         name = f"retrained, seed {again.fit.seed}"
-        table.append(verify(name, load_vae(folder, "last"), images, tau))
+        table.append(verify(name, model, images, tau))
     notes += costs(table)
     for row in table:
         print("  ".join(f"{name} {value}" for name, value in row.row().items()))

@@ -17,7 +17,7 @@ from ddspx.data.split import select
 from ddspx.training.fit import fit
 from ddspx.training.task import TrainState
 from vae.examples import evaluation_batches, load_examples
-from vae.run import VaeRunConfig, to_image
+from vae.run import LoadedVae, VaeRunConfig, load_vae, to_image
 from vae.task import vae_task
 
 # Examples that a linear start is computed from.
@@ -69,6 +69,33 @@ def train_vae(
             file_names=training.files,
             mesh=mesh,
         )
+
+
+def trained(
+    config: VaeRunConfig,
+    run_folder: str | Path,
+    clips: tuple[Clip, ...],
+    *,
+    most_held_out: int | None = None,
+) -> LoadedVae:
+    """A run trained to its end, or found so.
+
+    Args:
+      config: of the run.
+      run_folder: its folder.
+      clips: recordings with splits.
+      most_held_out: see `train_vae`.
+
+    Returns:
+      The model of the last checkpoint.
+
+    Raises:
+      KeyboardInterrupt: training was stopped: half a run may not be judged as a whole.
+    """
+    state = train_vae(config, run_folder, clips, most_held_out=most_held_out)
+    if int(state.step) < config.fit.steps:
+        raise KeyboardInterrupt(f"{run_folder} was stopped at step {int(state.step)}")
+    return load_vae(run_folder, "last")
 
 
 def shortened(config: VaeRunConfig, steps: int) -> VaeRunConfig:

@@ -31,7 +31,6 @@ from benchmarks.latent_baselines import (
     images_of,
     linear_model,
     lower_by,
-    trained,
 )
 from benchmarks.recordings import collection
 from matplotlib.figure import Figure
@@ -45,7 +44,7 @@ from vae.examples import load_examples
 from vae.pruned import Judged, judge_examples
 from vae.run import VaeRunConfig, load_vae
 from vae.size import Rule
-from vae.training import shortened
+from vae.training import shortened, trained
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,19 @@
 """What trained VAEs are compared with: PCA, the linear beta-VAE, and by how much."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddspx.data.manifest import Clip
 from styletransfer.evaluation import Interval, bootstrap
 from vae.models import ModelConfig, make_vae
-from vae.run import LoadedVae, VaeRunConfig, compiled, load_vae, to_image
+from vae.run import LoadedVae, VaeRunConfig, compiled, to_image
 from vae.start import start_linear
-from vae.training import train_vae
 
 # A linear model with a water level this far below that of the run is PCA.
 NO_NOISE = 1e-4
 _AT_ONCE = 64
-
-
-def trained(
-    config: VaeRunConfig,
-    folder: Path,
-    clips: tuple[Clip, ...],
-    most_held_out: int | None = None,
-) -> LoadedVae:
-    """A run trained to its end, or found so; its last checkpoint.
-
-    Args:
-      config: of the run.
-      folder: of the run.
-      clips: recordings with splits.
-      most_held_out: see `vae.training.train_vae`.
-
-    Raises:
-      KeyboardInterrupt: the training was stopped: nothing may be judged by half a run.
-    """
-    state = train_vae(config, folder, clips, most_held_out=most_held_out)
-    if int(state.step) < config.fit.steps:
-        raise KeyboardInterrupt
-    return load_vae(folder, "last")
 
 
 def images_of(config: VaeRunConfig, audio: np.ndarray) -> np.ndarray:

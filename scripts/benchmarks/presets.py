@@ -29,7 +29,6 @@ from benchmarks.latent_baselines import (
     images_of,
     linear_model,
     lower_by,
-    trained,
 )
 from benchmarks.recordings import collection
 from tqdm import tqdm
@@ -42,7 +41,7 @@ from vae.examples import Examples, evaluation_batches, load_examples
 from vae.pruned import Judged, judge_examples
 from vae.run import VaeRunConfig, load_vae
 from vae.task import vae_task
-from vae.training import shortened
+from vae.training import shortened, trained
 
 PRESETS = Path(__file__).parents[2] / "configs/vae"
 _TIMED = 3
@@ -134,7 +133,8 @@ def compare(
         else:
             config = shortened(config, steps)
         began = time.perf_counter()
-        loaded = trained(config, folder, clips, 8 * config.data.batch_size)
+        most = 8 * config.data.batch_size
+        loaded = trained(config, folder, clips, most_held_out=most)
         spent = time.perf_counter() - began
         judged[name] = judge_examples(loaded, images)
         rows[name] = {
