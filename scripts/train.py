@@ -22,7 +22,7 @@ from typing import Any
 import compiler
 import jax
 
-from ddspx.data.dataset import AudioDataset, CropConfig, audio_dataset
+from ddspx.data.dataset import CropConfig, audio_dataset
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.practice import render_practice_corpus
 from ddspx.data.split import assign_splits, select
@@ -71,7 +71,6 @@ def train_proxy(
     crops = CropConfig(sample_rate=config.sample_rate, seconds=config.seconds)
     known = audio_dataset(select(clips, "train"), crops)
     held_out = audio_dataset(select(clips, "valid"), crops)
-    _report_skipped(known, held_out)
     mesh = make_mesh() if jax.device_count() > 1 else None
     proxy = make_proxy(effect, config.sample_rate, config.proxy)
     task = proxy_task(proxy, config.optimizer, mesh, sample_rate=config.sample_rate)
@@ -96,19 +95,13 @@ def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -
     """Trains a VAE on random crops; judges it on whole recordings of other groups."""
     print(describe_tau(config))
     mesh = make_mesh() if jax.device_count() > 1 else None
-    training.train_vae(config, run_folder, clips, mesh=mesh, told=_report_skipped)
+    training.train_vae(config, run_folder, clips, mesh=mesh)
 
 
 TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {
     "proxy": (ProxyRunConfig, train_proxy),
     "vae": (VaeRunConfig, train_vae),
 }
-
-
-def _report_skipped(*datasets: AudioDataset) -> None:
-    for dataset in datasets:
-        for skipped in dataset.skipped:
-            print(f"skipped: {skipped.path}: {skipped.reason}", file=sys.stderr)
 
 
 def _clips(data: Path | None, run_folder: Path, only: str | None) -> tuple[Clip, ...]:

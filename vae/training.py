@@ -4,14 +4,13 @@ Training examples are random crops of the split ``train``; the model is judged o
 recordings of ``valid``, whose groups (speakers, pieces) are not trained on.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
-from ddspx.data.dataset import AudioDataset, audio_dataset, batches
+from ddspx.data.dataset import audio_dataset, batches
 from ddspx.data.manifest import Clip
 from ddspx.data.split import select
 from ddspx.training.fit import fit
@@ -31,7 +30,6 @@ def train_vae(
     *,
     mesh: Mesh | None = None,
     most_held_out: int | None = None,
-    told: Callable[[AudioDataset], None] | None = None,
 ) -> TrainState:
     """Trains, or resumes, a run.
 
@@ -41,7 +39,6 @@ def train_vae(
       clips: recordings with splits.
       mesh: devices that share the batch; None for one.
       most_held_out: held-out examples to judge by, evenly spread; None for all.
-      told: is given the training set before the first step, to report what it skips.
 
     Returns:
       The last state.
@@ -51,8 +48,6 @@ def train_vae(
       CheckpointError: see `ddspx.training.fit.fit`.
     """
     training = audio_dataset(select(clips, "train"), config.crops(augmented=True))
-    if told is not None:
-        told(training)
     held_out = load_examples(config, select(clips, "valid"), most=most_held_out)
     start = None
     if config.model.linear_path:
