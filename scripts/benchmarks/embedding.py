@@ -183,6 +183,9 @@ def train(
 
     Returns:
       The model after its last step.
+
+    Raises:
+      ValueError: it was interrupted.
     """
     print(describe_tau(config))
     window, size = config.front.samples, config.data.batch_size
@@ -195,7 +198,7 @@ def train(
         for i in range(len(known.audio))
     )
     with vae_task(config, start=start) as task:
-        fit(
+        state = fit(
             task,
             data,
             config.fit,
@@ -203,6 +206,11 @@ def train(
             evaluation=fixed_windows(held_out.audio, window, size, _EVALUATION_BATCHES),
             run_config=config,
             file_names=names,
+        )
+    if int(state.step) < config.fit.steps:
+        raise ValueError(
+            f"stopped at step {int(state.step)} of {config.fit.steps}; the same command"
+            " goes on from there"
         )
     return load_vae(folder, "last")
 

@@ -21,7 +21,7 @@ def print_tables(summary: Mapping[str, Any]) -> None:
     )
     for measure in ("accuracy", "macro_f1"):
         print(
-            f"{measure.replace('_', ' '):<12}{'linear':>24}{'forest':>24}"
+            f"{measure.replace('_', ' '):<13}{'linear':>24}{'forest':>24}"
             f"{'vae - it, linear':>26}{'forest':>24}"
         )
         for method, found in summary["probes"].items():
@@ -31,12 +31,12 @@ def print_tables(summary: Mapping[str, Any]) -> None:
                 cells += "  " + "".join(
                     _cell(each, measure, "+") for each in rival.values()
                 )
-            print(f"  {method:<10}{cells}")
+            print(f"  {method:<11}{cells}")
     print("recall by effect, linear probe")
     names = summary["effects"]
-    print(f"  {'':<10}" + "".join(f"{name[:10]:>12}" for name in names))
+    print(f"  {'':<11}" + "".join(f"{name[:10]:>12}" for name in names))
     for method, found in summary["probes"].items():
-        print(f"  {method:<10}" + "".join(f"{r:>12.2f}" for r in _recall(found)))
+        print(f"  {method:<11}" + "".join(f"{r:>12.2f}" for r in _recall(found)))
     print(
         f"{'information, nats':<42}{'best axis (95 % of null)':>44}"
         f"{'linear, held out (null)':>44}"

@@ -1,6 +1,8 @@
 """The embeddings that are compared, all of the same renders and of one size.
 
-``vae``: `vae.run.embed_audio`. ``untrained``: the same model before its first step.
+``vae``: `vae.run.embed_audio`. ``vae_turned``: the same turned to its principal axes on
+the training split, none dropped: trees look along axes, and a mean over windows has
+others than a code. ``untrained``: the same model before its first step.
 ``pca``: principal components of the model's own windows, averaged as its codes are.
 ``pca_whole``: of the image of the whole section at once. ``average``: of the long-term
 average spectrum. ``moments``: of the average and the deviation of each band over time.
@@ -25,7 +27,16 @@ from vae.run import (
     windows,
 )
 
-METHODS = ("vae", "pca", "pca_whole", "average", "moments", "untrained", "crest")
+METHODS = (
+    "vae",
+    "vae_turned",
+    "pca",
+    "pca_whole",
+    "average",
+    "moments",
+    "untrained",
+    "crest",
+)
 # Sections that are in the device's memory at once.
 _AT_ONCE = 16
 # Windows that components are found from; more change them little and cost minutes.
@@ -65,6 +76,7 @@ def embeddings(
     config, size = loaded.config, loaded.vae.latents
     found: dict[str, dict[str, np.ndarray]] = {}
     found["vae"] = _each(audio, lambda batch: embed_audio(loaded, batch))
+    found["vae_turned"] = components(found["vae"], size)
     blank = make_vae(config.model, config.shape)
     params, state = jax.jit(blank.init)(jax.random.key(seed))
     untrained = LoadedVae(compiled(blank), params, state, config)
@@ -95,7 +107,8 @@ def embeddings(
 
 
 def _each(audio: Mapping[str, np.ndarray], function: Callable) -> dict[str, np.ndarray]:
-    return {split: by_batches(function, each) for split, each in audio.items()}
+    whole = jax.jit(function)
+    return {split: by_batches(whole, each) for split, each in audio.items()}
 
 
 def pooled_components(

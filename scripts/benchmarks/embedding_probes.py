@@ -16,6 +16,9 @@ from sklearn.preprocessing import StandardScaler
 
 PROBES = ("linear", "forest")
 _TREES = 300
+# Inverse strength of the logistic regression's penalty, the same for every embedding:
+# ten times below scikit-learn's, which costs ten times the time for the same accuracy.
+_PENALTY = 0.1
 _NEIGHBOURS = 3
 # Ridge of the linear figure, per training item, on standardised axes.
 _RIDGE = 1e-2
@@ -49,7 +52,8 @@ def predict(probe: str, known: Labelled, judged: np.ndarray, seed: int) -> np.nd
       ValueError: an unknown probe.
     """
     if probe == "linear":
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
+        readout = LogisticRegression(C=_PENALTY, max_iter=3000)
+        model = make_pipeline(StandardScaler(), readout)
     elif probe == "forest":
         model = RandomForestClassifier(_TREES, random_state=seed, n_jobs=-1)
     else:
