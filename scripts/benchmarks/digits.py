@@ -65,7 +65,7 @@ class Arguments:
     """Hold out so many speakers in turn, at most."""
     study: str | None = None
     """Speaker whose model is pruned; the last when not given."""
-    rules: tuple[Rule, ...] = ("fidelity", "audible")
+    rules: tuple[Rule, ...] = ("fidelity",)
     """Prune to the proposals of these."""
     fine_tune: int = 200
     """Steps that the pruned model is trained on."""
