@@ -10,7 +10,8 @@ autodiff and by renders, side by side), style (how much each style term moves
 with content alone: the scales of the style distance), twins (how far the JAX twins are
 from pedalboard, and what a render of both costs), effects (forward and gradient time,
 memory and compile time of the JAX effects, against C++ doing the forward pass),
-accuracy (the DSP in float32 against float64, as SNR in dB).
+accuracy (the DSP in float32 against float64, as SNR in dB), factors (whether as many
+latents are proposed as an effect has parameters).
 """
 
 import importlib
@@ -27,6 +28,7 @@ SUITES = (
     "twins",
     "effects",
     "accuracy",
+    "factors",
     "digits",
     "presets",
     "latents",
