@@ -11,7 +11,8 @@ with content alone: the scales of the style distance), twins (how far the JAX tw
 from pedalboard, and what a render of both costs), effects (forward and gradient time,
 memory and compile time of the JAX effects, against C++ doing the forward pass),
 accuracy (the DSP in float32 against float64, as SNR in dB), factors (whether as many
-latents are proposed as an effect has parameters).
+latents are proposed as an effect has parameters), embedding (which effect an
+unsupervised code tells, against PCA of the same images; information about settings).
 """
 
 import importlib
@@ -32,6 +33,7 @@ SUITES = (
     "digits",
     "presets",
     "latents",
+    "embedding",
 )
 
 
