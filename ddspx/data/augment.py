@@ -4,11 +4,14 @@
 example can be stored, repeated, or applied to a second signal.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import librosa
 import numpy as np
+
+_FRAME_S = 0.046
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ def apply_augmentation(
 ) -> np.ndarray:
     """Applies gain, polarity, transposition and change of tempo.
 
-    Transposition and tempo go through librosa's phase vocoder, which smears attacks
-    a little. Nothing is clipped.
+    Transposition and tempo go through librosa's phase vocoder with frames of about 50
+    ms, which smears attacks a little. Nothing is clipped.
 
     Args:
       samples: float32 [channels, time].
@@ -78,14 +81,19 @@ def apply_augmentation(
       Float32 [channels, round(time / tempo)].
     """
     length = round(samples.shape[-1] / augmentation.tempo)
+    # librosa's 2048 samples suit 44.1 kHz; at 8 kHz they are a quarter of a second.
+    n_fft = 1 << math.ceil(math.log2(_FRAME_S * sample_rate))
     if augmentation.tempo != 1.0:
-        samples = librosa.effects.time_stretch(samples, rate=augmentation.tempo)
+        samples = librosa.effects.time_stretch(
+            samples, rate=augmentation.tempo, n_fft=n_fft
+        )
         samples = librosa.util.fix_length(samples, size=length)
     if augmentation.pitch_semitones != 0.0:
         samples = librosa.effects.pitch_shift(
             samples,
             sr=sample_rate,
             n_steps=augmentation.pitch_semitones,
+            n_fft=n_fft,
             res_type="soxr_hq",
         )
     gain = augmentation.polarity * 10 ** (augmentation.gain_db / 20)
