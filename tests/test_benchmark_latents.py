@@ -62,10 +62,10 @@ def test_baselines_are_pca_and_the_linear_optimum(sounds):
 def test_lower_by_is_a_share_with_an_interval():
     theirs = np.array([2.0, 2.0, 4.0, 4.0])
     groups = np.array(["a", "a", "b", "b"])
-    found = lower_by(0.9 * theirs, theirs, groups, 500)
-    assert found.mean == pytest.approx(0.1)
-    # Nothing but a's, nothing but b's: 0.2 and 0.4 of a mean of 3.
-    assert found.low == pytest.approx(0.2 / 3) and found.high == pytest.approx(0.4 / 3)
+    # The same share everywhere leaves no doubt; two groups that differ do.
+    assert lower_by(0.9 * theirs, theirs, groups, 50) == pytest.approx([0.1] * 3)
+    found = lower_by(np.array([1.0, 1.0, 4.0, 4.0]), theirs, groups, 500)
+    assert found == pytest.approx([1 / 6, 0.0, 0.5])
     assert lower_by(1.5 * theirs, theirs, groups, 50).high < 0
 
 
