@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo_output
-# Test processes; each holds JAX and takes about 2 GiB.
+# Test processes; each holds JAX and takes up to 5 GiB.
 JOBS ?= 2
 # More words for pytest, such as a file or -k.
 ARGS ?=
