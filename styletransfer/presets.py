@@ -2,17 +2,25 @@
 
     # a comment: what it is for
     description: one line
-    backend: jax                      # optional: jax or pedalboard (default)
+    backend: jax                      # optional: jax, lv2, vst3 or pedalboard (default)
+    package: mda-lv2                  # optional: what to install for its plug-ins
     tail_s: 1.0                       # optional; else the longest tail of its plug-ins
     slots:
       tone:                           # the slot's name, chosen freely
-        plugin: PeakFilter            # pedalboard's class name
+        plugin: PeakFilter            # pedalboard's class name, LV2 URI, VST3 bundle
         controls:                     # optional; else all continuous ones not fixed
           cutoff_frequency_hz: {low: 200, high: 2000}   # narrows the catalogue's range
           gain_db:                    # the catalogue's range as it is
         fixed: {q: 1.0}
         bypass: control               # optional: true, false (default) or control
         backend: pedalboard           # optional: where this one slot differs
+        fresh: true                   # optional: load it anew for every render (VST3)
+
+A plug-in that comes in several formats is given as a table, ``plugin: {lv2: URI, vst3:
+mdaDelay.vst3}``. Ranges of LV2 and VST3 plug-ins are their own, read from the plug-in
+in a process of its own when the file is read; a parameter is named as the plug-in names
+it (pedalboard's spelling for VST3), or by its index. A fixed value that only one format
+has is given as a table as well, ``fixed: {stereo: {lv2: off}}``.
 
 With ``backend: jax`` a built-in is its differentiable twin, at the same settings, and a
 plug-in may also be any effect of `ddspx.effects.registry` (``feedback_delay_network``).
@@ -41,14 +49,16 @@ from styletransfer.hosts.catalogue import (
     nearest,
 )
 from styletransfer.hosts.description import BYPASS, HostEffect, Slot
+from styletransfer.hosts.interface import PluginMissing
+from styletransfer.hosts.scan import KINDS, describe
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "effects"
-_EFFECT_KEYS = ("name", "description", "backend", "tail_s", "slots")
-_SLOT_KEYS = ("plugin", "controls", "fixed", "bypass", "backend")
+_EFFECT_KEYS = ("name", "description", "backend", "package", "tail_s", "slots")
+_SLOT_KEYS = ("plugin", "controls", "fixed", "bypass", "backend", "fresh")
 _CONTROL_KEYS = tuple(f.name for f in fields(ParameterSpec) if f.name != "name")
 
 
-Engine = Literal["pedalboard", "jax"]
+Engine = Literal["pedalboard", "jax", "lv2", "vst3"]
 
 
 class EffectError(ValueError):
@@ -66,7 +76,8 @@ def load_effect(name_or_path: str | Path, engine: Engine | None = None) -> HostE
     Args:
       name_or_path: a preset's name (``"channel_strip"``) or the path of a YAML file.
       engine: ``"jax"`` or ``"pedalboard"``, whatever the file's backend says of itself
-        and of its slots; None to do as it says.
+        and of its slots; ``"lv2"`` or ``"vst3"`` for the plug-ins that come in several
+        formats; None to do as the file says.
 
     Returns:
       The description, with the full ranges; opening it at a sample rate limits them.
@@ -74,6 +85,7 @@ def load_effect(name_or_path: str | Path, engine: Engine | None = None) -> HostE
     Raises:
       EffectError: no such preset or file, or it says something that cannot be: one
         line with the file, the place in it, and the nearest spelling.
+      PluginMissing: a third-party plug-in is not installed; says what to install.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -91,6 +103,8 @@ def load_effect(name_or_path: str | Path, engine: Engine | None = None) -> HostE
         raise EffectError(f"cannot read effect file {path}: {error}") from error
     try:
         return parse_effect(text, path.stem, engine)
+    except PluginMissing as error:
+        raise PluginMissing(f"{path}: {error}") from error
     except (ValueError, TypeError) as error:
         raise EffectError(f"{path}: {error}") from error
 
@@ -105,6 +119,7 @@ def parse_effect(text: str, name: str, engine: Engine | None = None) -> HostEffe
 
     Raises:
       ValueError: what is wrong, and where in the text.
+      PluginMissing: a third-party plug-in is not installed.
     """
     try:
         table = yaml.load(text, Loader=_StrictLoader)  # a SafeLoader
@@ -112,12 +127,19 @@ def parse_effect(text: str, name: str, engine: Engine | None = None) -> HostEffe
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
     table = _mapping(table, "the file", _EFFECT_KEYS)
     backend = _engine(table.get("backend", "pedalboard"), "backend")
-    slots = tuple(
-        _read_slot(str(slot), content, backend, engine)
-        for slot, content in _mapping(table.get("slots"), "slots").items()
-    )
+    try:
+        slots = tuple(
+            _read_slot(str(slot), content, backend, engine)
+            for slot, content in _mapping(table.get("slots"), "slots").items()
+        )
+    except PluginMissing as error:
+        package = table.get("package")
+        hint = f". On Debian or Ubuntu: apt-get install {package}" if package else ""
+        raise PluginMissing(f"{error}{hint}") from error
     if not slots:
         raise ValueError("slots: name at least one plug-in")
+    if engine in KINDS and not any(slot.kind == engine for slot in slots):
+        raise ValueError(f"none of its plug-ins is given as {engine}")
     tails = [_known(slot.plugin, slot.kind).tail_s for slot in slots]
     tail_s = _number(table.get("tail_s", max(tails)), "tail_s")
     return HostEffect(str(table.get("name", name)), slots, tail_s)
@@ -134,6 +156,8 @@ def _engine(value: Any, place: str) -> Engine:
 
 def _known(plugin: str, kind: str) -> PluginFacts:
     """The facts of a plug-in, for the engine that opens it."""
+    if kind in KINDS:
+        return describe(kind, plugin).facts
     if kind == "jax":
         from styletransfer.twins.collection import member
 
@@ -154,19 +178,26 @@ def _read_slot(name: str, content: Any, backend: Engine, forced: Engine | None) 
     table = _mapping(content, where, _SLOT_KEYS)
     if "plugin" not in table:
         raise ValueError(f"{where}: needs the key plugin")
-    plugin = str(table["plugin"])
     kind = _engine(table.get("backend", backend), f"{where}: backend")
-    if forced is not None and table.get("bypass") is not True:
-        kind = forced
+    if table.get("bypass") is True:
+        forced = None
+    plugin, kind = _plugin_of(table["plugin"], kind, forced, where)
     try:
         known = _known(plugin, kind)
+    except PluginMissing as error:
+        raise PluginMissing(f"{where}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    fixed = tuple(
-        (str(key), _read_fixed(known, plugin, str(key), value, where))
+    held = {
+        key: value.get(kind) if isinstance(value, dict) else value
         for key, value in _mapping(table.get("fixed"), f"{where}: fixed").items()
+        if not isinstance(value, dict) or kind in value
+    }
+    fixed = tuple(
+        _read_fixed(known, plugin, key, value, where) for key, value in held.items()
     )
-    missing = set(known.required) - {key for key, _ in fixed}
+    names = {key for key, _ in fixed}
+    missing = set(known.required) - names
     if missing:
         raise ValueError(
             f"{where}: {plugin} needs {', '.join(sorted(missing))} under fixed"
@@ -176,37 +207,76 @@ def _read_slot(name: str, content: Any, backend: Engine, forced: Engine | None) 
         if isinstance(listed, list):
             listed = dict.fromkeys(listed)
         controls = tuple(
-            _read_control(known, plugin, str(key), override, where)
+            _read_control(known, plugin, key, override, where)
             for key, override in _mapping(listed, f"{where}: controls").items()
         )
     else:
-        held = {key for key, _ in fixed}
         offered = default_controls_of(plugin, known)
-        controls = tuple(spec for spec in offered if spec.name not in held)
-    bypass = table.get("bypass", False)
+        controls = tuple(spec for spec in offered if spec.name not in names)
+    bypass, fresh = table.get("bypass", False), table.get("fresh", False)
     if bypass == "control":
         spec = ParameterSpec(BYPASS, choices=ON_OFF, default=0.0, identity=1.0)
-        return Slot(name, plugin, (*controls, spec), fixed, kind=kind)
+        controls, bypass = (*controls, spec), False
     if not isinstance(bypass, bool):
         raise ValueError(f"{where}: bypass {bypass!r} is not true, false or control")
-    return Slot(name, plugin, controls, fixed, bypass, kind)
-
-
-def _parameter(known: PluginFacts, plugin: str, key: str, where: str) -> ParameterSpec:
-    try:
-        return known.parameter(key)
-    except KeyError:
-        names = [spec.name for spec in known.parameters]
+    if not isinstance(fresh, bool) or (fresh and kind != "vst3"):
         raise ValueError(
-            f"{where}: {plugin} has no parameter {key!r}{nearest(key, names)};"
-            f" it has: {', '.join(names) or 'none'}"
-        ) from None
+            f"{where}: fresh {fresh!r} must be true or false, and true for vst3 only"
+            " (every other format is made anew for each render as it is)"
+        )
+    signature = describe(kind, plugin).signature if kind in KINDS else ()
+    return Slot(name, plugin, controls, fixed, bypass, kind, fresh, signature)
+
+
+def _plugin_of(
+    given: Any, kind: Engine, forced: Engine | None, where: str
+) -> tuple[str, Engine]:
+    """The plug-in of a slot and who opens it.
+
+    A format is taken where it is asked for and the slot has it; pedalboard and jax are
+    asked of every slot.
+    """
+    offers: dict[Any, Any] = {kind: given}
+    if isinstance(given, dict):
+        offers = dict(_mapping(given, f"{where}: plugin", get_args(Engine)))
+    if forced in KINDS:
+        kind = forced if forced in offers else kind
+    elif forced is not None:
+        kind = forced
+        offers = offers if isinstance(given, dict) else {forced: given}
+    if kind not in offers:
+        raise ValueError(
+            f"{where}: has no plug-in for {kind}, only for {', '.join(offers)}"
+        )
+    return str(offers[kind]), kind
+
+
+def _same_word(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _parameter(known: PluginFacts, plugin: str, key: Any, where: str) -> ParameterSpec:
+    """A parameter by name or index; formats may differ by case and underscores."""
+    specs = known.parameters
+    names = [spec.name for spec in specs]
+    if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < len(specs):
+        return specs[key]
+    if key in names:
+        return known.parameter(key)
+    alike = [s for s in specs if _same_word(s.name) == _same_word(str(key))]
+    if len(alike) == 1 and _same_word(str(key)):
+        return alike[0]
+    raise ValueError(
+        f"{where}: {plugin} has no parameter {key!r}{nearest(str(key), names)};"
+        f" it has: {', '.join(names) or 'none'}"
+    )
 
 
 def _read_control(
-    known: PluginFacts, plugin: str, key: str, override: Any, where: str
+    known: PluginFacts, plugin: str, key: Any, override: Any, where: str
 ) -> ParameterSpec:
     spec = _parameter(known, plugin, key, where)
+    key = spec.name
     place = f"{where}: {key}"
     change = dict(_mapping(override, place, _CONTROL_KEYS))
     if spec.choices:
@@ -253,6 +323,8 @@ def _narrow_choices(spec: ParameterSpec, change: dict, place: str) -> ParameterS
 def _choice(spec: ParameterSpec, value: Any, place: str) -> str:
     if isinstance(value, bool):  # YAML reads the words on and off as booleans
         value = ON_OFF[int(value)]
+    elif isinstance(value, int | float) and f"{value:g}" in spec.choices:
+        value = f"{value:g}"
     if value not in spec.choices:
         raise ValueError(
             f"{place}: {value!r} is not one of {', '.join(spec.choices)}"
@@ -262,13 +334,15 @@ def _choice(spec: ParameterSpec, value: Any, place: str) -> str:
 
 
 def _read_fixed(
-    known: PluginFacts, plugin: str, key: str, value: Any, where: str
-) -> float | str:
+    known: PluginFacts, plugin: str, key: Any, value: Any, where: str
+) -> tuple[str, float | str]:
     if key in (*known.required, *known.optional):
-        return value if isinstance(value, str) else _number(value, f"{where}: {key}")
+        text = isinstance(value, str)
+        return key, value if text else _number(value, f"{where}: {key}")
     spec = _parameter(known, plugin, key, where)
+    key = spec.name
     if spec.choices:
-        return _choice(spec, value, f"{where}: {key}")
+        return key, _choice(spec, value, f"{where}: {key}")
     number = _number(value, f"{where}: {key}")
     least, most = known.accepted(key)
     if not least <= number <= most:
@@ -276,7 +350,7 @@ def _read_fixed(
             f"{where}: {key} {number:g} leaves what {plugin} can bear:"
             f" [{least:g}, {most:g}] {spec.unit}".rstrip()
         )
-    return number
+    return key, number
 
 
 def _number(value: Any, place: str) -> float:

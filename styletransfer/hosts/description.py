@@ -26,13 +26,19 @@ class Slot:
     Attributes:
       name: unique in the effect; the prefix of its controls.
       plugin: what to open: the class name of a pedalboard built-in, in JAX also the
-        name of an effect of `ddspx.effects.registry`.
+        name of an effect of `ddspx.effects.registry`, the URI of an LV2 plug-in, the
+        name or path of a VST3 bundle.
       controls: the learned parameters, each named as the plug-in names it. A control
         named ``"bypass"`` with the choices off and on skips the slot when on.
       fixed: the other parameters that are not left at the plug-in's default.
       bypass: skip this slot always.
-      kind: which engine opens it: ``"pedalboard"``, or ``"jax"`` for the twin that
-        can be differentiated; see `styletransfer.hosts.engine`.
+      kind: which engine opens it: ``"pedalboard"``, ``"vst3"``, ``"lv2"``, or ``"jax"``
+        for the twin that can be differentiated; see `styletransfer.hosts.engine`.
+      fresh: load the plug-in anew for every render; for a VST3 that keeps something
+        through a reset. The others do so anyway.
+      interface: the parameters that a third-party plug-in had when this was written, as
+        `styletransfer.hosts.interface.Interface.signature`; one that has others is
+        refused. Empty asks nothing.
     """
 
     name: str
@@ -41,6 +47,8 @@ class Slot:
     fixed: tuple[tuple[str, Any], ...] = ()
     bypass: bool = False
     kind: str = "pedalboard"
+    fresh: bool = False
+    interface: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.name or "." in self.name:
@@ -127,7 +135,7 @@ class HostEffect:
         """The same chain with every slot opened by one engine.
 
         Args:
-          kind: ``"pedalboard"`` or ``"jax"``; a plug-in that the engine does not have
+          kind: such as ``"pedalboard"`` or ``"jax"``; a plug-in that the engine does not have
             is refused when the effect is opened.
         """
         return replace(
@@ -173,4 +181,6 @@ def _slot_from_dict(table: Mapping[str, Any]) -> Slot:
         for c in table.get("controls", ())
     )
     fixed = tuple((str(name), value) for name, value in table.get("fixed", ()))
-    return Slot(**{**table, "controls": controls, "fixed": fixed})
+    interface = tuple(table.get("interface", ()))
+    given = {**table, "controls": controls, "fixed": fixed, "interface": interface}
+    return Slot(**given)

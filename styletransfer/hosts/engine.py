@@ -19,6 +19,8 @@ from styletransfer.hosts.description import BYPASS, HostEffect, Slot
 # where it is opened, so that the training process never loads what it does not host.
 _OPENERS = {
     "pedalboard": "styletransfer.hosts.pedalboard",
+    "vst3": "styletransfer.hosts.vst3",
+    "lv2": "styletransfer.hosts.lv2",
     "fault": "styletransfer.hosts.fault",
     "jax": "styletransfer.twins.segment",
 }

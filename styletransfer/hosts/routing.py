@@ -1,0 +1,55 @@
+"""Audio of one or two channels through plug-ins that have their own idea of both."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+# [inputs, time] to [outputs, time], from a cleared state each time.
+Process = Callable[[np.ndarray], np.ndarray]
+
+
+def routed(
+    audio: np.ndarray, inputs: int, outputs: int, process: Process
+) -> np.ndarray:
+    """Renders mono or stereo through a plug-in of one or two inputs and outputs.
+
+    As many channels as the plug-in has go straight through. Else
+
+    * mono into a stereo plug-in: both inputs get it, and the mean of the outputs is
+      what comes out (as when a mixer is listened to in mono);
+    * stereo into a mono plug-in: each channel by itself, from a cleared state;
+    * a plug-in that makes mono of stereo: both channels get it.
+
+    Args:
+      audio: [channels, time], one or two channels.
+      inputs: of the plug-in, 1 or 2.
+      outputs: of the plug-in, 1 or 2.
+      process: renders [inputs, time] to [outputs, time].
+
+    Returns:
+      [channels, time].
+
+    Raises:
+      ValueError: more than two channels, or a plug-in of other sizes.
+    """
+    channels = len(audio)
+    if channels > 2:
+        raise ValueError(
+            f"{channels} channels: third-party plug-ins render mono or stereo; split"
+            " the file"
+        )
+    if not (1 <= inputs <= 2 and 1 <= outputs <= 2):
+        raise ValueError(
+            f"a plug-in of {inputs} inputs and {outputs} outputs is no mono or stereo"
+            " effect"
+        )
+    if inputs == 1 and channels == 2:
+        parts = [routed(audio[k : k + 1], inputs, outputs, process) for k in range(2)]
+        return np.concatenate(parts)
+    given = np.repeat(audio, 2, axis=0) if inputs > channels else audio
+    made = process(np.ascontiguousarray(given, np.float32))
+    if len(made) == channels:
+        return made
+    if channels == 1:
+        return np.mean(made, axis=0, keepdims=True, dtype=np.float32)
+    return np.repeat(made, 2, axis=0)
