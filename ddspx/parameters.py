@@ -39,6 +39,8 @@ class ParameterSpec:
       choices: names of the positions of a discrete control; then low is 0 and
         high is the number of choices less one.
       quantum: smallest step of u that the effect can tell apart; 0 if none is known.
+      epsilon: step of u for finite differences that was calibrated to an audible change;
+        None where nobody measured.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ParameterSpec:
     identity: float | None = None
     choices: tuple[str, ...] = ()
     quantum: float = 0.0
+    epsilon: float | None = None
 
     def __post_init__(self):
         if self.choices:
@@ -74,6 +77,8 @@ class ParameterSpec:
             )
         if not 0.0 <= self.quantum < 1.0:
             raise ValueError(f"{self.name}: quantum {self.quantum} not in [0, 1)")
+        if self.epsilon is not None and not 0.0 < self.epsilon <= 0.5:
+            raise ValueError(f"{self.name}: epsilon {self.epsilon} not in (0, 0.5]")
         if self.default is None:
             middle = float(self.to_physical(np.float64(0.5)))
             object.__setattr__(self, "default", middle)

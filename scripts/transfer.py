@@ -5,8 +5,9 @@
     python scripts/transfer.py FOLDER --batch --reference REF --effect reverb --output OUT_FOLDER
 
 Writes OUT.wav, OUT.json (settings in physical units, distances before and after) and
-OUT.png (spectrograms and average spectra). The same command gives the same bytes, but
-for "seconds" in the JSON. Bad input: one line and exit code 2.
+OUT.png (spectrograms and average spectra); and for each VST3 or LV2 plug-in a preset
+that other programs load, OUT.SLOT.vstpreset or OUT.SLOT.lv2. The same command gives the
+same bytes, but for "seconds" in the JSON. Bad input: one line and exit code 2.
 """  # noqa: E501
 
 import json
@@ -22,6 +23,8 @@ from tqdm import tqdm
 
 from ddspx import audio, plotting
 from styletransfer.hosts import Host, HostEffect, open_host
+from styletransfer.hosts.exchange import preset_paths, save_presets
+from styletransfer.hosts.interface import PluginError
 from styletransfer.presets import Engine, load_effect
 from styletransfer.transfer import (
     Method,
@@ -69,6 +72,8 @@ class Arguments:
     """Treat every recording in the folder INPUT."""
     overwrite: bool = False
     """Replace existing output."""
+    presets: bool = True
+    """Write the presets of VST3 and LV2 plug-ins beside the output."""
     backend: Literal["process", "thread", "serial"] = "process"
     """Where plug-ins run; process survives those that crash. Not used by jax."""
     workers: int | None = None
@@ -101,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         tail_s = effect.tail_s if options.tail == "auto" else float(options.tail)
         if not 0.0 <= tail_s <= 60.0:
             raise TransferError(f"--tail {tail_s}: give 0 to 60 seconds, or auto")
-        jobs = _jobs(options, wanted)
+        jobs = _jobs(options, wanted, effect)
     except ValueError as error:
         return _refuse(error)
     hosts: dict[float, Host] = {}
@@ -142,12 +147,14 @@ def _wanted(options: Arguments) -> tuple[Path, audio.Audio]:
     return path, sound
 
 
-def _jobs(options: Arguments, wanted: audio.Audio) -> list[Job]:
+def _jobs(
+    options: Arguments, wanted: audio.Audio, effect: HostEffect
+) -> list[Job]:
     """Every recording with its output, all loaded and checked before any work."""
     if not options.batch:
         if options.input.is_dir():
             raise TransferError(f"{options.input}: is a folder; add --batch")
-        job = _job(options.input, options.output, options)
+        job = _job(options.input, options.output, options, effect)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         return [job]
     if not options.input.is_dir():
@@ -173,7 +180,8 @@ def _jobs(options: Arguments, wanted: audio.Audio) -> list[Job]:
             )
         names[source.stem] = source
         try:
-            jobs.append(_job(source, options.output / f"{source.stem}.wav", options))
+            output = options.output / f"{source.stem}.wav"
+            jobs.append(_job(source, output, options, effect))
         except (audio.AudioFileError, TransferError) as error:
             if source.exists() and (options.output / f"{source.stem}.wav").exists():
                 raise
@@ -184,13 +192,14 @@ def _jobs(options: Arguments, wanted: audio.Audio) -> list[Job]:
     return jobs
 
 
-def _job(source: Path, output: Path, options: Arguments) -> Job:
+def _job(source: Path, output: Path, options: Arguments, effect: HostEffect) -> Job:
     sound = audio.load(source)
     check_audio(sound.samples, sound.sample_rate, f"input {source}")
     audio.check_writable(output, sound.sample_rate, sound.samples.shape[0])
     if output.suffix.lower() in (".json", ".png"):
         raise TransferError(f"{output}: name an audio file, such as out.wav")
-    for path in _outputs(output):
+    presets = preset_paths(effect, output.with_suffix("")) if options.presets else {}
+    for path in (*_outputs(output), *presets.values()):
         if path.exists() and not options.overwrite:
             raise TransferError(
                 f"{path}: exists already; choose another name or add --overwrite"
@@ -282,6 +291,8 @@ def _write(
         "config": asdict(config),
         "history": result.history,
     }
+    if options.presets and preset_paths(effect, job.output.with_suffix("")):
+        report["presets"] = _save_presets(job, result, effect)
     figure = plotting.compare_sounds(
         {
             "input": job.sound,
@@ -295,6 +306,24 @@ def _write(
         aside.write_text(json.dumps(report, indent=2) + "\n")
     plotting.save(figure, picture, overwrite=options.overwrite)
     _print_summary(result, report, job.output)
+
+
+def _save_presets(
+    job: Job, result: TransferResult, effect: HostEffect
+) -> dict[str, str]:
+    """Presets by slot; what cannot be written is said and nothing else is lost."""
+    limited = effect.at_sample_rate(job.sound.sample_rate)
+    try:
+        written = save_presets(
+            limited,
+            [float(u) for u in result.controls],
+            job.output.with_suffix(""),
+            job.output.stem,
+        )
+    except PluginError as error:
+        print(f"transfer.py: no preset written: {error}", file=sys.stderr)
+        return {}
+    return {slot: str(path) for slot, path in written.items()}
 
 
 def _fit(rendered: np.ndarray, output: Path, clip: bool) -> tuple[np.ndarray, float]:

@@ -26,8 +26,8 @@ With ``backend: jax`` a built-in is its differentiable twin, at the same setting
 plug-in may also be any effect of `ddspx.effects.registry` (``feedback_delay_network``).
 These say nothing of their tails: give tail_s. JAX is imported for such files only.
 
-A control may give low, high, unit, curve (linear, log), default, identity, quantum, and
-for a discrete parameter choices (a part of the plug-in's). ``bypass: control`` adds an
+A control may give low, high, unit, curve (linear, log), default, identity, quantum,
+epsilon, and for a discrete parameter choices (a part of the plug-in's). ``bypass: control`` adds an
 on/off control to the slot.
 """
 
@@ -107,6 +107,39 @@ def load_effect(name_or_path: str | Path, engine: Engine | None = None) -> HostE
         raise PluginMissing(f"{path}: {error}") from error
     except (ValueError, TypeError) as error:
         raise EffectError(f"{path}: {error}") from error
+
+
+def plugin_kind(name: str) -> str | None:
+    """``"lv2"`` for a URI, ``"vst3"`` for a bundle, None for anything else."""
+    if "://" in name or name.startswith("urn:"):
+        return "lv2"
+    return "vst3" if name.split("#")[0].rstrip("/").endswith(".vst3") else None
+
+
+def plugin_effect(plugin: str, *, fresh: bool = False) -> HostEffect:
+    """A plug-in that has no effect file, with all its continuous parameters controlled.
+
+    Args:
+      plugin: URI of an LV2 plug-in, or a VST3 bundle.
+      fresh: see `Slot`.
+
+    Returns:
+      A description of one slot, ``"plugin"``, named as the plug-in is.
+
+    Raises:
+      PluginMissing: it is not installed.
+      ValueError: it is neither, cannot be opened, or has no continuous parameter.
+    """
+    kind = plugin_kind(plugin)
+    if kind is None:
+        raise ValueError(f"{plugin!r} is no LV2 URI and no VST3 bundle (.vst3)")
+    face = describe(kind, plugin)
+    if not face.continuous:
+        raise ValueError(f"{plugin}: has no continuous parameter to control")
+    slot = Slot(
+        "plugin", plugin, face.continuous, (), False, kind, fresh, face.signature
+    )
+    return HostEffect(face.name, (slot,))
 
 
 def parse_effect(text: str, name: str, engine: Engine | None = None) -> HostEffect:
@@ -283,7 +316,7 @@ def _read_control(
         return _narrow_choices(spec, change, place)
     if "choices" in change:
         raise ValueError(f"{place}: it is continuous, choices do not apply")
-    for name in ("low", "high", "default", "identity", "quantum"):
+    for name in ("low", "high", "default", "identity", "quantum", "epsilon"):
         if change.get(name) is not None:
             change[name] = _number(change[name], f"{place}: {name}")
     low, high = change.get("low", spec.low), change.get("high", spec.high)

@@ -61,6 +61,10 @@ class Arguments:
     """Folder of run folders, kept and resumed; a temporary one when not given."""
     steps: int | None = None
     """Training steps; those of the preset when not given."""
+    latents: int | None = None
+    """Of the model; those of the preset when not given."""
+    tau: float | None = None
+    """Water level; that of the preset when not given."""
     speakers: int = 5
     """Hold out so many speakers in turn, at most."""
     study: str | None = None
@@ -122,6 +126,12 @@ def main(arguments: list[str] | None = None) -> None:
     config = load_preset(options.config, VaeRunConfig)
     if options.steps is not None:
         config = shortened(config, options.steps)
+    if options.latents is not None:
+        model = dataclasses.replace(config.model, latents=options.latents)
+        config = dataclasses.replace(config, model=model)
+    if options.tau is not None:
+        objective = dataclasses.replace(config.objective, beta=None, tau=options.tau)
+        config = dataclasses.replace(config, objective=objective)
     with tempfile.TemporaryDirectory() as scratch:
         clips = collection(options.data, Path(scratch))
         clips = tuple(c for c in clips if fnmatch(c.path, options.only)) or clips

@@ -8,8 +8,10 @@ and water level, are trained on the same recordings for the same time on this ma
 it), and are judged on the same recordings of speakers that neither has heard, by their
 last checkpoints: mean square error of posterior means per element, the objective
 ``squared error / (2 tau) + KL`` in nats, and the multi-resolution STFT loss of the
-sound with the input's phase. PCA of as many components stands beside them. Intervals
-resample speakers, then their recordings. Trainings resume.
+sound with the input's phase. PCA of as many components stands beside them: of the
+windows of the training recordings, and where the modern preset starts from random crops
+too (``data.start_crops``) of the windows and those crops. Intervals resample speakers,
+then their recordings. Trainings resume.
 """
 
 import json
@@ -33,14 +35,15 @@ from benchmarks.recordings import collection
 from tqdm import tqdm
 
 from ddspx.audio import written_aside
+from ddspx.data.dataset import audio_dataset
 from ddspx.data.manifest import Clip
 from ddspx.data.split import select
 from ddspx.training.configuration import load_preset
 from vae.examples import Examples, evaluation_batches, load_examples
 from vae.pruned import Judged, judge_examples
-from vae.run import VaeRunConfig, load_vae
+from vae.run import LoadedVae, VaeRunConfig, load_vae
 from vae.task import vae_task
-from vae.training import shortened, trained
+from vae.training import MOST_AT_START, shortened, start_sounds, trained
 
 PRESETS = Path(__file__).parents[2] / "configs/vae"
 _TIMED = 3
@@ -143,36 +146,53 @@ def compare(
             "weights": sum(int(np.size(x)) for x in jax.tree.leaves(loaded.params)),
             "mr_stft": evaluated(config, folder, held_out)["mr_stft"],
         }
-    known = load_examples(configs[pair.faithful], select(clips, "train"), most=2000)
-    known_images = images_of(configs[pair.faithful], known.audio)
-    judged["pca"] = judge_examples(
-        linear_model(configs[pair.faithful], known_images, NO_NOISE), images
-    )
+    components = fitted_components(configs[pair.faithful], configs[pair.modern], clips)
+    for name, (model, fitted_to) in components.items():
+        judged[name] = judge_examples(model, images)
+        rows[name] = {"fitted_to": fitted_to}
     for name, found in judged.items():
         rows.setdefault(name, {})["mse"] = (
             float(found.squared_error.mean()) / front.elements
         )
-        if name != "pca":
+        if name not in components:
             rows[name] |= {
                 "objective": float(found.objective(tau).mean()),
                 "kl": float(found.kl.mean()),
             }
-    for baseline in (pair.faithful, "pca"):
+    for baseline in (pair.faithful, *components):
         ours, theirs = judged[pair.modern], judged[baseline]
         told = {"mse": (ours.squared_error, theirs.squared_error)}
-        if baseline != "pca":
+        if baseline not in components:
             told["objective"] = ours.objective(tau), theirs.objective(tau)
         for measure, (one, two) in told.items():
             interval = lower_by(one, two, groups, options.resamples)
             rows[pair.modern][f"{measure}_below_{baseline}"] = list(interval)
     print(
-        f"\n{pair.faithful} and {pair.modern}: {len(known_images)} training examples,"
-        f" {len(images)} held out of {len(set(groups))} speakers or pieces; tau"
-        f" {tau:.4g}, {front.elements} elements"
+        f"\n{pair.faithful} and {pair.modern}: {rows['pca']['fitted_to']} training"
+        f" windows, {len(images)} held out of {len(set(groups))} speakers or pieces;"
+        f" tau {tau:.4g}, {front.elements} elements"
     )
     for name, row in rows.items():
         print(f"{name:24}" + "  ".join(f"{k} {_text(v)}" for k, v in row.items()))
     return {"rows": rows, "tau": tau, "elements": front.elements}
+
+
+def fitted_components(
+    faithful: VaeRunConfig, modern: VaeRunConfig, clips: tuple[Clip, ...]
+) -> dict[str, tuple[LoadedVae, int]]:
+    """PCA of the training windows, and of windows and crops: model and examples."""
+    known = select(clips, "train")
+    sounds = {"pca": load_examples(faithful, known, most=MOST_AT_START).audio}
+    if modern.data.start_crops:
+        training = audio_dataset(known, modern.crops(augmented=True))
+        sounds["pca_crops"] = start_sounds(modern, known, training)
+    return {
+        name: (
+            linear_model(faithful, images_of(faithful, each), NO_NOISE),
+            len(each),
+        )
+        for name, each in sounds.items()
+    }
 
 
 def seconds_of_step(config: VaeRunConfig) -> float:

@@ -104,7 +104,7 @@ def vector_gradient(
     plan: Plan, audio: AnyArray, cotangent: AnyArray, prior: AnyArray | None = None
 ) -> jax.Array:
     """Gradient [n] from rendered audio [renders, ...] and dL/dy [...] at the centre."""
-    rows = plan.differences(audio).reshape(plan.weights.shape[0], -1)
+    rows = plan.differences(audio).reshape(plan.weights.shape[0], np.size(cotangent))
     return _combine(plan, rows @ jnp.ravel(cotangent), prior)
 
 
@@ -120,14 +120,16 @@ def steps_for(specs: Sequence[ParameterSpec], epsilon: Any) -> np.ndarray:
 
     Args:
       specs: the controls; the quantum of a discrete one is 1 / number of choices.
-      epsilon: wanted steps, a number or [n]; a probe calibrates them to about equal
-        audible change.
+      epsilon: wanted steps [n]; or a number for the controls that have no calibrated
+        epsilon of their own. A probe calibrates them to about equal audible change.
 
     Returns:
       Steps [n], float32, at most 0.5.
     """
     quanta = [s.quantum or (1.0 / len(s.choices) if s.choices else 0.0) for s in specs]
     wanted = np.broadcast_to(np.asarray(epsilon, np.float64), len(quanta))
+    if np.ndim(epsilon) == 0:
+        wanted = np.array([s.epsilon or epsilon for s in specs], np.float64)
     steps = np.maximum(wanted, 2.0 * np.asarray(quanta))
     return np.minimum(steps, 0.5).astype(np.float32)
 
@@ -312,6 +314,41 @@ def coordinates(
 
     renders = 1 + count if one_sided else 1 + 2 * count
     return _estimator(f"coordinates-{count}", lambda n: renders, plan)
+
+
+def restricted(estimator: Estimator, indices: Sequence[int]) -> Estimator:
+    """The same estimator for some of the controls, while the others stay put.
+
+    The weights of the others are 0, and so is their gradient, or it is that of the
+    prior where one is given.
+
+    Args:
+      estimator: for as many controls as there are indices.
+      indices: the controls that it moves; none costs the centre's render alone.
+
+    Returns:
+      An `Estimator` for controls [n] of any n above the indices.
+    """
+    chosen = np.asarray(indices, np.int32)
+    count = len(chosen)
+
+    def plan(key, controls):
+        centre, n = _inside(controls), controls.shape[-1]
+        if not count:
+            return Plan(centre[None], jnp.zeros((0, n)))
+        inner = estimator.plan(key, centre[chosen])
+        points = jnp.broadcast_to(centre[None], (inner.points.shape[0], n))
+        weights = jnp.zeros((inner.weights.shape[0], n))
+        return Plan(
+            points.at[:, chosen].set(inner.points),
+            weights.at[:, chosen].set(inner.weights),
+        )
+
+    return estimator._replace(
+        name=f"{estimator.name}-of-{count}",
+        renders=lambda n: estimator.renders(count) if count else 1,
+        plan=plan,
+    )
 
 
 def _estimator(name, renders, plan) -> Estimator:

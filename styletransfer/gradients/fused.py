@@ -8,6 +8,7 @@ callback blocks the device, may run on any thread, turns exceptions into
 same numbers.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,14 @@ import numpy as np
 
 from styletransfer.gradients.default import DEFAULT_RENDERS, chosen_estimator
 from styletransfer.gradients.estimators import Estimator, Plan
-from styletransfer.gradients.staged import Loss, Render, render_points
+from styletransfer.gradients.staged import (
+    After,
+    Loss,
+    Render,
+    judged_by,
+    render_points,
+    sum_of_both,
+)
 
 
 def black_box(
@@ -65,14 +73,20 @@ def black_box(
 
 
 def black_box_loss(
-    render: Render, loss: Loss, estimator: Estimator | int = DEFAULT_RENDERS
+    render: Render,
+    loss: Loss,
+    estimator: Estimator | int = DEFAULT_RENDERS,
+    *,
+    after: After | None = None,
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The loss of a host effect as a function with a gradient, in the scalar form.
 
     Args:
       render: ``host.render``, see `black_box`.
-      loss: ``(audio[channels, time], example) -> scalar``; needs no gradient.
+      loss: ``(audio[channels, time], example) -> scalar``; needs no gradient, unless
+        `after` is given.
       estimator: how the losses of the renders become a gradient, see `black_box`.
+      after: what in JAX comes between the host and the loss, see `staged.After`.
 
     Returns:
       ``(audio[channels, time], controls[n], key, example) -> (loss, ok)``. Only the
@@ -82,20 +96,31 @@ def black_box_loss(
       RuntimeError: (when traced) several devices and no ``shard_map``.
       NotImplementedError: (when traced) a gradient to the audio is wanted.
     """
+    judged = judged_by(loss, after)
+
+    def hosted(controls):
+        return controls if after is None else controls[: after.hosted]
 
     @jax.custom_vjp
     def effect_loss(audio, controls, key, example):
-        rendered, ok = _call(render, audio, _centre(estimator, controls, key))
-        return loss(rendered[0], example), ok
+        centre = _centre(estimator, hosted(controls), key)
+        rendered, ok = _call(render, audio, centre)
+        return judged(rendered[0], controls, audio, example), ok
 
     def forward(audio, controls, key, example):
         _refuse_audio_gradient(audio)
         example = jax.tree.map(lambda leaf: leaf.value, example, is_leaf=_is_primal)
-        plan = _plan(estimator, controls.value, key.value)
-        rendered, ok = _call(render, audio.value, plan.points)
-        losses = jax.vmap(loss, (0, None))(rendered, example)
+        audio, controls = audio.value, controls.value
+        plan = _plan(estimator, hosted(controls), key.value)
+        rendered, ok = _call(render, audio, plan.points)
+        every = jax.vmap(judged, (0, None, None, None))
+        losses = every(rendered, controls, audio, example)
+        exact = jnp.zeros_like(controls)
+        if after is not None:
+            exact = jax.grad(judged, 1)(rendered[0], controls, audio, example)
         chosen = chosen_estimator(estimator, plan.points.shape[-1])
-        return (losses[0], ok), (chosen.scalar(plan, losses), ok)
+        gradient = sum_of_both(chosen.scalar(plan, losses), exact)
+        return (losses[0], ok), (gradient, ok)
 
     def backward(saved, cotangents):
         gradient, ok = saved
@@ -121,7 +146,7 @@ def _call(render: Render, audio: jax.Array, points: jax.Array) -> Any:
         rendered, status = render_points(
             render,
             signals.reshape(-1, *audio.shape[-2:]),
-            rows.reshape(-1, *points.shape[-2:]),
+            rows.reshape(math.prod(lead), *points.shape[-2:]),
         )
         return (
             rendered.reshape(*lead, renders, *audio.shape[-2:]),

@@ -30,6 +30,21 @@ Compiled = Any  # what jax.jit returns: callable, and can be lowered and exporte
 Render = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
+class After(NamedTuple):
+    """What a host's audio passes before it is judged, in JAX.
+
+    Attributes:
+      hosted: how many of the controls, the first ones, are the host's. The estimator
+        sees these only; what `render` does with any control has an exact gradient,
+        which is added.
+      render: ``(rendered[channels, time], controls[n], audio[channels, time]) ->
+        audio[channels, time]``, from the host's render, all controls and its input.
+    """
+
+    hosted: int
+    render: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
 class Staged(NamedTuple):
     """The two compiled halves.
 
@@ -52,6 +67,7 @@ def compile_halves(
     *,
     form: str = "vector",
     proxy: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    after: After | None = None,
     mesh: Mesh | None = None,
 ) -> Staged:
     """Compiles the two halves of a training step through a black box.
@@ -65,7 +81,9 @@ def compile_halves(
       form: ``"vector"`` (dL/dy at the centre times the change of the audio; one loss
         gradient an example) or ``"scalar"`` (the loss of every render).
       proxy: differentiable stand-in ``(audio[channels, time], controls[n]) -> audio``
-        for a control variate; it reads ``batch["audio"]``.
+        of the host for a control variate; it reads ``batch["audio"]``.
+      after: what in JAX comes between the host and the loss, see
+        `styletransfer.gradients.chains`; None where the host renders all.
       mesh: the devices that share the batch; None for one.
 
     Returns:
@@ -75,36 +93,47 @@ def compile_halves(
       ValueError: an unknown form.
     """
     _check_form(form)
+    judged = judged_by(loss, after)
 
-    def chosen(controls):
-        return chosen_estimator(estimator, controls.shape[-1], prior=proxy is not None)
+    def hosted(controls):
+        return controls if after is None else controls[..., : after.hosted]
+
+    def chosen(points):
+        return chosen_estimator(estimator, points.shape[-1], prior=proxy is not None)
 
     def propose(params, batch, key):
         controls, vjp = jax.vjp(lambda p: predict(p, batch), params)
         keys = jax.random.split(key, controls.shape[0])
-        plan = jax.vmap(chosen(controls).plan)(keys, controls)
+        plan = jax.vmap(chosen(hosted(controls)).plan)(keys, hosted(controls))
         if mesh is not None:
             plan = jax.lax.with_sharding_constraint(plan, by_row(mesh))
-        return plan.points, (plan, vjp)
+        return plan.points, (plan, controls, vjp)
 
     def conclude(pending, audio, status, batch):
-        plan, vjp = pending
+        plan, controls, vjp = pending
         ok = jnp.all(status == 0, axis=1)
+
+        def centre_loss(audio, controls):
+            losses = jax.vmap(judged)(audio, controls, batch["audio"], batch)
+            return mean_over_valid(losses, ok)
+
         if form == "vector":
-            total, cotangent = jax.value_and_grad(
-                lambda y: mean_over_valid(jax.vmap(loss)(y, batch), ok)
-            )(audio[:, 0])
+            total, (cotangent, exact) = jax.value_and_grad(centre_loss, (0, 1))(
+                audio[:, 0], controls
+            )
             prior = _vector_prior(proxy, plan, batch, cotangent)
-            gradient = jax.vmap(chosen(plan.points).vector)(
+            estimated = jax.vmap(chosen(plan.points).vector)(
                 plan, audio, cotangent, prior
             )
         else:
-            each = jax.vmap(jax.vmap(loss, (0, None)))(audio, batch)
+            every = jax.vmap(judged, (0, None, None, None))
+            each = jax.vmap(every)(audio, controls, batch["audio"], batch)
             total = mean_over_valid(each[:, 0], ok)
-            prior = _scalar_prior(proxy, loss, plan, batch)
-            gradient = jax.vmap(chosen(plan.points).scalar)(plan, each, prior)
-            gradient /= jnp.maximum(jnp.sum(ok), 1)
-        gradient = jnp.where(ok[:, None], gradient, 0.0)
+            exact = jax.grad(centre_loss, 1)(audio[:, 0], controls)
+            prior = _scalar_prior(proxy, judged, plan, controls, batch)
+            estimated = jax.vmap(chosen(plan.points).scalar)(plan, each, prior)
+            estimated /= jnp.maximum(jnp.sum(ok), 1)
+        gradient = jnp.where(ok[:, None], sum_of_both(estimated, exact), 0.0)
         metrics = {
             "loss": total,
             "excluded": jnp.sum(~ok).astype(jnp.float32),
@@ -160,7 +189,7 @@ def render_points(
     """
     batch, renders, n = points.shape
     source = np.repeat(np.arange(batch) % audio.shape[0], renders).astype(np.int32)
-    controls = np.ascontiguousarray(points.reshape(-1, n), np.float32)
+    controls = np.ascontiguousarray(points.reshape(len(source), n), np.float32)
     rendered, status = render(np.asarray(audio, np.float32), controls, source)
     return (
         rendered.reshape(batch, renders, *audio.shape[1:]),
@@ -174,6 +203,29 @@ def mean_over_valid(losses: jax.Array, valid: jax.Array) -> jax.Array:
     return jnp.sum(kept) / jnp.maximum(jnp.sum(valid), 1)
 
 
+def judged_by(loss: Loss, after: After | None) -> Callable[..., jax.Array]:
+    """The loss of a host's render: ``(rendered, controls, audio, example) -> scalar``.
+
+    Args:
+      loss: of what is heard.
+      after: see `compile_halves`.
+    """
+    if after is None:
+        return lambda rendered, controls, audio, example: loss(rendered, example)
+
+    def judged(rendered, controls, audio, example):
+        return loss(after.render(rendered, controls, audio), example)
+
+    return judged
+
+
+def sum_of_both(estimated: jax.Array, exact: jax.Array) -> jax.Array:
+    """Gradient [..., n]: the estimate for the first controls and the exact part."""
+    missing = exact.shape[-1] - estimated.shape[-1]
+    widths = [(0, 0)] * (estimated.ndim - 1) + [(0, missing)]
+    return exact + jnp.pad(estimated, widths)
+
+
 def _vector_prior(proxy, plan, batch, cotangent):
     if proxy is None:
         return None
@@ -184,14 +236,15 @@ def _vector_prior(proxy, plan, batch, cotangent):
     return jax.vmap(one)(batch["audio"], plan.points[:, 0], cotangent)
 
 
-def _scalar_prior(proxy, loss, plan, batch):
+def _scalar_prior(proxy, judged, plan, controls, batch):
     if proxy is None:
         return None
 
-    def one(controls, example):
-        return loss(proxy(example["audio"], controls), example)
+    def one(centre, controls, example):
+        audio = example["audio"]
+        return judged(proxy(audio, centre), controls, audio, example)
 
-    return jax.vmap(jax.grad(one))(plan.points[:, 0], batch)
+    return jax.vmap(jax.grad(one))(plan.points[:, 0], controls, batch)
 
 
 def _check_form(form: str) -> None:

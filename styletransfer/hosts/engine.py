@@ -93,6 +93,27 @@ def runs_in_threads(effect: HostEffect) -> bool:
     return all(_opener(slot.kind).THREAD_SAFE for slot in effect.slots)
 
 
+def slot_settings(
+    effect: HostEffect, controls: Sequence[float]
+) -> dict[str, dict[str, Any] | None]:
+    """Physical values of each slot by its name, choices as text; None for a bypassed one.
+
+    Args:
+      effect: limited to the sample rate.
+      controls: [n] in [0, 1].
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    start = 0
+    for slot in effect.slots:
+        if slot.bypass:
+            found[slot.name] = None
+            continue
+        stop = start + len(slot.controls)
+        values = [float(v) for v in controls[start:stop]]
+        found[slot.name], start = _settings(slot, values), stop
+    return found
+
+
 def _opener(kind: str) -> Any:
     if kind not in _OPENERS:
         raise ValueError(

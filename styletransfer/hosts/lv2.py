@@ -29,7 +29,7 @@ from styletransfer.hosts.lv2_ports import (
     read_interface,
     read_ports,
 )
-from styletransfer.hosts.routing import routed
+from styletransfer.hosts.routing import routed, seed_chance
 
 # lilv unloads a library with its last instance, and plug-ins may not like that.
 THREAD_SAFE = False
@@ -152,6 +152,16 @@ class Lv2Plugin:
         # Stays until the process ends, and the library with it.
         self._keeper = _Running(self)
 
+    @property
+    def native(self) -> Any:
+        """lilv's plug-in."""
+        return self._plugin
+
+    @property
+    def instance(self) -> Any:
+        """lilv's idle instance."""
+        return self._keeper.instance
+
     def port_values(self, settings: dict[str, Any]) -> np.ndarray:
         """Values of all ports [ports] for physical values by name."""
         values = self.defaults.copy()
@@ -162,6 +172,7 @@ class Lv2Plugin:
 
     def run(self, audio: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Renders audio [inputs, time] with a fresh instance, without its latency."""
+        seed_chance()
         with LOCK:
             running = _Running(self)
         try:
@@ -198,8 +209,8 @@ class _Running:
     def __init__(self, plugin: Lv2Plugin):
         self._ports = plugin.ports
         self._scheduler = Scheduler()
-        self._instance, self._held = plugin.instantiate(self._scheduler)
-        record = c.cast(self._instance, c.POINTER(_Instance)).contents
+        self.instance, self._held = plugin.instantiate(self._scheduler)
+        record = c.cast(self.instance, c.POINTER(_Instance)).contents
         self._do: Any = record.descriptor.contents
         self._handle = record.handle
         self._active = False
@@ -261,7 +272,7 @@ class _Running:
         """Ends it."""
         if self._active and self._do.deactivate:
             self._do.deactivate(self._handle)
-        lilv().instance_free(self._instance)
+        lilv().instance_free(self.instance)
 
     def _empty(self, ports: Sequence[int]) -> np.ndarray:
         return np.zeros((len(ports), 1), np.float32)

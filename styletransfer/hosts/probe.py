@@ -61,6 +61,11 @@ class ParameterProbe:
     rms_db_per_unit: float
     epsilon: float
 
+    @property
+    def does_nothing(self) -> bool:
+        """Whether no setting was found at which it moves the sound."""
+        return self.spectrum_db_per_unit < 1e-3 and self.rms_db_per_unit < 1e-3
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -79,6 +84,10 @@ class Probe:
       tail_80db_s: the same for 80 dB.
       deterministic: two freshly opened hosts give equal bits.
       history_free: a render has equal bits after other renders with other settings.
+      noise_db: level of the difference of two freshly opened hosts under that of the
+        output, the largest over settings; None where they are equal.
+      random: controls that bring in chance: with them away from their defaults two
+        freshly opened hosts differ, where at the defaults they do not.
       channels: ``"independent"``, ``"linked"`` or ``"mono only"``.
       unusable: share of random settings whose output was refused.
       target_db: change of the log spectrum that the epsilons aim at.
@@ -95,6 +104,8 @@ class Probe:
     tail_80db_s: float
     deterministic: bool
     history_free: bool
+    noise_db: float | None
+    random: tuple[str, ...]
     channels: str
     unusable: float
     target_db: float
@@ -146,7 +157,7 @@ def probe_effect(
     signal = _signal(audio, sample_rate)
     rng = np.random.default_rng(seed)
     opener = partial(open_host, effect, sample_rate, backend=backend, workers=workers)
-    deterministic, history_free = _repeatability(opener, signal, rng)
+    deterministic, history_free, noise_db, random = _repeatability(opener, signal, rng)
     with opener() as host:
         settings = _settings(host, rng)
         status = host.render(signal[None], settings).status
@@ -178,6 +189,8 @@ def probe_effect(
             tail_80db_s=tail_80,
             deterministic=deterministic,
             history_free=history_free,
+            noise_db=noise_db,
+            random=random,
             channels=_channels(host, usable, rng),
             unusable=float(np.mean(status != 0)),
             target_db=target_db,
@@ -203,21 +216,37 @@ def _settings(host: Host, rng: np.random.Generator) -> np.ndarray:
 
 def _repeatability(
     opener: Callable[[], Host], signal: np.ndarray, rng: np.random.Generator
-) -> tuple[bool, bool]:
+) -> tuple[bool, bool, float | None, tuple[str, ...]]:
     with opener() as host:
         settings = _settings(host, rng)
+        each = _each_moved(host)
+        names = [spec.name for spec in host.specs]
         fresh = [host.render(signal[None], s[None]).audio for s in settings]
         # Backwards, so that each follows another setting than the first time.
         again = [host.render(signal[None], s[None]).audio for s in settings[::-1]]
+        moved = host.render(signal[None], each).audio
     with opener() as host:
         other = host.render(signal[None], settings).audio
-    deterministic = all(
-        np.array_equal(a[0], b) for a, b in zip(fresh, other, strict=True)
-    )
+        moved_other = host.render(signal[None], each).audio
+    pairs = [(a[0], b) for a, b in zip(fresh, other, strict=True)]
+    pairs += list(zip(moved, moved_other, strict=True))
+    differs = [not np.array_equal(a, b) for a, b in pairs]
     history_free = all(
         np.array_equal(a, b) for a, b in zip(fresh, again[::-1], strict=True)
     )
-    return deterministic, history_free
+    noise = [float(level_change_db(b, a - b).max()) for a, b in pairs]
+    noise_db = max(noise) if any(differs) else None
+    chance = np.array(differs[len(settings) :]).reshape(len(names), 2).any(axis=1)
+    random = tuple(n for n, by in zip(names, chance, strict=True) if by)
+    return not any(differs), history_free, noise_db, () if differs[0] else random
+
+
+def _each_moved(host: Host) -> np.ndarray:
+    """The defaults with one control at 0.2 and at 0.8 in turn, [2 n, n]."""
+    count = len(host.specs)
+    settings = np.repeat(default_controls(host.specs)[None], 2 * count, axis=0)
+    settings[np.arange(2 * count), np.arange(2 * count) // 2] = [0.2, 0.8] * count
+    return settings
 
 
 def _latency(host: Host) -> tuple[int, float]:

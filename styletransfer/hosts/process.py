@@ -27,7 +27,8 @@ _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(1 << 25),
 }
-# Some LV2 plug-ins read memory that they never wrote. glibc fills what malloc gives with
+# Some third-party plug-ins read memory that they never wrote (MDA Delay: a cell of its
+# line). glibc fills what malloc gives with
 # the complement of `perturb`, zeros, unless it comes from a thread's own cache.
 _ZEROED = {"GLIBC_TUNABLES": "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0"}
 
@@ -158,7 +159,7 @@ def worker_environment(kinds: Collection[str] = ()) -> dict[str, str]:
       kinds: of the plug-ins that it will open.
     """
     environment = {**os.environ, **_ALLOCATOR}
-    if "lv2" in kinds:
+    if {"lv2", "vst3"} & set(kinds):
         environment |= _ZEROED
     environment.pop("DISPLAY", None)
     environment.update(

@@ -1,11 +1,25 @@
 """Audio of one or two channels through plug-ins that have their own idea of both."""
 
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
 
 # [inputs, time] to [outputs, time], from a cleared state each time.
 Process = Callable[[np.ndarray], np.ndarray]
+
+
+_libc = ctypes.CDLL(None)
+
+
+def seed_chance() -> None:
+    """Starts the C library's random numbers anew, so that plug-ins that use them repeat.
+
+    MDA's Dither, TestTone and RezFilter do; a plug-in that seeds a generator of its own
+    by the clock remains random.
+    """
+    _libc.srand(1)
+    _libc.srand48(ctypes.c_long(1))
 
 
 def routed(

@@ -30,7 +30,7 @@ from styletransfer.hosts.interface import (
     position,
     unique,
 )
-from styletransfer.hosts.routing import routed
+from styletransfer.hosts.routing import routed, seed_chance
 from styletransfer.hosts.vst3_bundles import find_bundle
 
 # Loading, and resetting some plug-ins, works on the main thread only.
@@ -160,6 +160,7 @@ class Vst3Plugin:
 
     def run(self, audio: np.ndarray, values: dict[str, Any]) -> np.ndarray:
         """Renders audio [channels, time] from a cleared state; takes latency away."""
+        seed_chance()
         if self._anew:
             self._rest()
         self._instance.reset()
@@ -175,6 +176,7 @@ class Vst3Plugin:
     def preset(self, values: dict[str, Any]) -> bytes:
         """The contents of a ``.vstpreset`` file with physical values by name."""
         self.set(values)
+        self._hush()
         return bytes(self._instance.preset_data)
 
     def load_preset(self, path: Path) -> dict[str, float]:
