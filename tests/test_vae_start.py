@@ -1,5 +1,7 @@
 """The linear start: a model that begins at the optimum of the linear beta-VAE."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from vae.information import kl_divergence
 from vae.linear import linear_optimum
-from vae.models import ModelConfig, make_vae
+from vae.models import ModelConfig, make_vae, pool, unpool
 from vae.start import start_linear
 
 SHAPE = (6, 7)
@@ -38,6 +40,46 @@ def test_the_start_is_the_linear_optimum(count):
     found = np.mean(kl_divergence(mean, log_variance), 0)
     np.testing.assert_allclose(found[:3], optimum.kl[:3], rtol=1e-3)
     assert 0 < found[3] < 0.05
+
+
+def test_blocks_are_coordinates_of_images_that_are_flat_in_them():
+    """Also where the last blocks have fewer pixels: 5 = 2 + 2 + 1, 7 = 3 + 3 + 1."""
+    blocks = jax.random.normal(jax.random.key(0), (2, 3, 3))
+    made = unpool(blocks, (2, 3), (5, 7))
+    assert made.shape == (2, 5, 7)
+    np.testing.assert_allclose(pool(made, (2, 3)), blocks, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(made**2), jnp.sum(blocks**2), rtol=1e-6)
+    assert np.ptp(np.asarray(made)[:, 2:4, 3:6], (1, 2)).max() == 0.0
+    images = jax.random.normal(jax.random.key(1), (2, 5, 7))
+    means = unpool(pool(images, (2, 3)), (2, 3), (5, 7))
+    np.testing.assert_allclose(means[:, 4, 6], images[:, 4, 6], rtol=1e-6)
+    np.testing.assert_allclose(
+        means[:, 0, 0], jnp.mean(images[:, :2, :3], (1, 2)), rtol=1e-5
+    )
+    assert pool(images, (1, 1)) is images
+    with pytest.raises(ValueError, match="linear_pool"):
+        ModelConfig(linear_pool=(0, 1))
+    with pytest.raises(ValueError, match="linear_gain"):
+        ModelConfig(linear_gain=0.0)
+
+
+def test_the_start_in_blocks_is_the_linear_optimum_of_blocks():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(60, *SHAPE)).astype(np.float32)
+    images[:, :3] += 3.0 * rng.normal(size=(60, 1, 1)) + 1.0
+    config = dataclasses.replace(CONFIG, linear_pool=(3, 2), linear_gain=0.25)
+    seen = np.asarray(pool(jnp.asarray(images), config.linear_pool))
+    flat = seen.reshape(60, -1).astype(np.float64)
+    values = np.linalg.svd(flat - flat.mean(0), compute_uv=False) ** 2 / 60
+    tau = 0.5 * (values[3] + values[2])
+    model = make_vae(config, SHAPE)
+    params, state = jax.jit(model.init)(jax.random.key(0))
+    params = start_linear(params, seen, tau, gain=config.linear_gain)
+    made = jax.jit(model.decode)(params, state, model.encode(params, state, images)[0])
+    error = float(jnp.mean(jnp.sum(jnp.square(made - images), (1, 2))))
+    within = float(np.mean(np.sum(images**2, (1, 2)) - np.sum(seen**2, (1, 2))))
+    optimum = linear_optimum(values, tau, 4).reconstruction(sampled=False)
+    assert error == pytest.approx(within + optimum, rel=0.02)
 
 
 def test_it_learns_from_there():

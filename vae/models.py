@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vae.upsampling import transposed_convolution
 
@@ -47,6 +48,10 @@ class ModelConfig:
         among what ``mean`` and ``log_variance`` see, and the decoder's first layer also
         makes an image that is added to that of the convolutions, which is zero at the
         start: `vae.start`. For ``residual`` and ``plain``.
+      linear_pool: the linear path sees and makes means of blocks of so many frames and
+        bins instead of every pixel: large images would give it too many weights.
+      linear_gain: what the linear path sees is multiplied by it: below 1 an update of
+        Adam, which is as large for every weight, moves means of many pixels less.
       latent_relu: whether the decoder's first layer ends with a ReLU.
       output: ``"linear"``, or ``"sigmoid"`` for images in [0, 1].
     """
@@ -60,6 +65,8 @@ class ModelConfig:
     groups: int = 8
     hidden: tuple[int, ...] = (256, 256)
     linear_path: bool = False
+    linear_pool: tuple[int, int] = (1, 1)
+    linear_gain: float = 1.0
     latent_relu: bool = False
     output: Literal["linear", "sigmoid"] = "linear"
 
@@ -81,6 +88,10 @@ class ModelConfig:
                 f"decoder_channels {self.decoder_channels} must name"
                 f" {len(self.channels) - 1} levels, or none"
             )
+        if min(self.linear_pool) < 1:
+            raise ValueError(f"linear_pool {self.linear_pool} must be 1 or more")
+        if not self.linear_gain > 0:
+            raise ValueError(f"linear_gain {self.linear_gain} must be positive")
 
 
 class Vae(NamedTuple):
@@ -198,8 +209,8 @@ class Encoder(nn.Module):
                 hidden = _down(config, hidden, channels, stride, train)
             hidden = hidden.reshape(len(images), -1)
             if config.linear_path:
-                flat = images.reshape(len(images), -1)
-                hidden = jnp.concatenate([hidden, flat], -1)
+                seen = config.linear_gain * pool(images, config.linear_pool)
+                hidden = jnp.concatenate([hidden, seen.reshape(len(images), -1)], -1)
         mean = nn.Dense(config.latents, name="mean")(hidden)
         # A small start: all posteriors near the prior's width.
         log_variance = nn.Dense(
@@ -231,7 +242,8 @@ class Decoder(nn.Module):
         sizes = level_sizes(self.shape, config.strides)
         inner = (*sizes[-1], config.channels[-1])
         size = math.prod(inner)
-        direct = math.prod(self.shape) if config.linear_path else 0
+        blocks = level_sizes(self.shape, (config.linear_pool,))[-1]
+        direct = math.prod(blocks) if config.linear_path else 0
         hidden = nn.Dense(size + direct, name="from_latent")(codes)
         hidden, straight = hidden[:, :size], hidden[:, size:]
         hidden = nn.relu(hidden) if config.latent_relu else hidden
@@ -246,7 +258,8 @@ class Decoder(nn.Module):
             hidden = _up(config, hidden, channels, stride, size, train)
         images = hidden[..., 0]
         if config.linear_path:
-            images = images + straight.reshape(images.shape)
+            straight = straight.reshape(-1, *blocks)
+            images = images + unpool(straight, config.linear_pool, self.shape)
         return _finish(config, images)
 
 
@@ -259,6 +272,58 @@ def level_sizes(
         frames, bins = sizes[-1]
         sizes.append((-(-frames // rows), -(-bins // columns)))
     return sizes
+
+
+def pool(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Means over blocks of an image, each times the root of the pixels in its block.
+
+    That makes the blocks coordinates: squares over them are squares over the image that
+    `unpool` makes, the nearest of those that are flat in every block.
+
+    Args:
+      images: [batch, frames, bins].
+      size: frames and bins of a block; the last ones may have fewer.
+
+    Returns:
+      [batch, blocks in time, blocks in frequency].
+    """
+    if size == (1, 1):
+        return images
+    batch, *shape = images.shape
+    rows, columns = level_sizes((shape[0], shape[1]), (size,))[-1]
+    missing = rows * size[0] - shape[0], columns * size[1] - shape[1]
+    padded = jnp.pad(images, [(0, 0), (0, missing[0]), (0, missing[1])])
+    sums = padded.reshape(batch, rows, size[0], columns, size[1]).sum((2, 4))
+    return sums / _roots((shape[0], shape[1]), size)
+
+
+def unpool(
+    blocks: jax.Array, size: tuple[int, int], shape: tuple[int, int]
+) -> jax.Array:
+    """The image that is flat in every block: transpose of `pool`.
+
+    Args:
+      blocks: [batch, blocks in time, blocks in frequency].
+      size: as given to `pool`.
+      shape: frames and bins of the image.
+
+    Returns:
+      [batch, frames, bins].
+    """
+    if size == (1, 1):
+        return blocks
+    levels = blocks / _roots(shape, size)
+    wide = jnp.repeat(jnp.repeat(levels, size[0], 1), size[1], 2)
+    return wide[:, : shape[0], : shape[1]]
+
+
+def _roots(shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Roots of the number of pixels in each block, [1, rows, columns]."""
+    counts = [
+        np.minimum(step, length - np.arange(0, length, step))
+        for length, step in zip(shape, size, strict=True)
+    ]
+    return np.sqrt(np.outer(*counts)).astype(np.float32)[None]
 
 
 def _finish(config: ModelConfig, images: jax.Array) -> jax.Array:

@@ -172,6 +172,8 @@ class DataConfig:
         of a cut; 0 for none. That is not undone.
       audio: augmentation of the training audio; by default none.
       images: augmentation of the training images.
+      start_crops: training examples that a linear path's start is computed from beside
+        the windows of the recordings: for few recordings that are long.
       seed: of crops and augmentation.
     """
 
@@ -183,13 +185,14 @@ class DataConfig:
     fade_ms: float = 0.0
     audio: AugmentationRanges = field(default_factory=AugmentationRanges)
     images: ImageAugmentation = field(default_factory=ImageAugmentation)
+    start_crops: int = 0
     seed: int = 0
 
     def __post_init__(self):
-        if self.batch_size < 1 or self.fade_ms < 0:
+        if self.batch_size < 1 or self.fade_ms < 0 or self.start_crops < 0:
             raise ValueError(
-                f"batch_size {self.batch_size} must be 1 or more, and fade_ms"
-                f" {self.fade_ms} 0 or more"
+                f"batch_size {self.batch_size} must be 1 or more, fade_ms"
+                f" {self.fade_ms} and start_crops {self.start_crops} 0 or more"
             )
 
 

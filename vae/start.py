@@ -6,7 +6,8 @@ training images and their mean m,
     mean_i = sqrt(lambda_i - tau) / lambda_i  <u_i, x - m>,   s_i^2 = tau / lambda_i
     image  = m + sum_i sqrt(lambda_i - tau) z_i u_i
 
-Training then only has to find what a linear model cannot do.
+Training then only has to find what a linear model cannot do. A path that sees blocks
+of the image is at the optimum of those that make images which are flat in each block.
 """
 
 from typing import Any
@@ -23,14 +24,20 @@ _LEAST = 1.05
 
 
 def start_linear(
-    params: Any, images: Float[AnyArray, "examples frames bins"], tau: float
+    params: Any,
+    images: Float[AnyArray, "examples rows columns"],
+    tau: float,
+    *,
+    gain: float = 1.0,
 ) -> Any:
     """Weights whose linear path is at the optimum, and whose rest says nothing yet.
 
     Args:
       params: of a `vae.models.Vae` whose configuration has ``linear_path``.
-      images: training images, more than one.
+      images: training images, more than one, as the linear path sees them: with
+        ``linear_pool`` the blocks of `vae.models.pool`.
       tau: water level, positive.
+      gain: ``linear_gain`` of the model.
 
     Returns:
       Parameters of the same shapes.
@@ -52,18 +59,18 @@ def start_linear(
     centre = flat.mean(0)
     values, axes = _components(flat - centre, latents)
     values = np.maximum(values, _LEAST * tau)
-    gain = np.sqrt(values - tau)
+    scale = np.sqrt(values - tau)
     read = np.zeros((seen, latents), np.float32)
-    read[-elements:] = axes.T * (gain / values)
+    read[-elements:] = axes.T * (scale / values)
     write = np.array(first["kernel"])
-    write[:, -elements:] = axes * gain[:, None]
+    write[:, -elements:] = axes * scale[:, None]
     write_bias = np.array(first["bias"])
     write_bias[-elements:] = centre
     spread = jnp.asarray(np.log(tau / values), jnp.float32)
     encoder = {
         **params["encoder"],
         "mean": {
-            "kernel": jnp.asarray(read),
+            "kernel": jnp.asarray(read / gain),
             "bias": jnp.asarray(-centre @ read[-elements:]),
         },
         "log_variance": {
@@ -91,7 +98,7 @@ def _components(centred: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]
     squares, vectors = np.linalg.eigh(gram)
     squares, vectors = squares[::-1][:most], vectors[:, ::-1][:, :most]
     if count <= elements:
-        vectors = centred.T @ vectors
+        vectors = centred.T @ vectors.astype(centred.dtype)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=0), 1e-12)
     values, axes = np.zeros(most), np.zeros((most, elements))
     values[: len(squares)] = np.maximum(squares, 0.0) / count

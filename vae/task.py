@@ -135,8 +135,9 @@ def vae_task(
     Args:
       config: of the run.
       mesh: devices that share the batch; None for one.
-      start: training images [examples, frames, bins] at whose linear optimum a model
-        with ``linear_path`` and a fixed decoder variance begins; None begins anywhere.
+      start: training images [examples, frames, bins], or their blocks for a model with
+        ``linear_pool``, at whose linear optimum a model with ``linear_path`` and a
+        fixed decoder variance begins; None begins anywhere.
 
     Returns:
       A `Task`. Its evaluation draws nothing that differs from call to call and stands
@@ -156,7 +157,8 @@ def vae_task(
         init_key, run_key = jax.random.split(key)
         params, model_state = jax.jit(vae.init)(init_key)
         if start is not None and config.tau is not None:
-            params = start_linear(params, start, config.tau)
+            gain = config.model.linear_gain
+            params = start_linear(params, start, config.tau, gain=gain)
         if objective.variance == "learned":
             params = {**params, "output": {"log_variance": jnp.zeros(())}}
         extra = {"model_state": model_state}

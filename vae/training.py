@@ -4,23 +4,27 @@ Training examples are random crops of the split ``train``; the model is judged o
 recordings of ``valid``, whose groups (speakers, pieces) are not trained on.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from ddspx.data.dataset import audio_dataset, batches
+from ddspx.data.dataset import AudioDataset, audio_dataset, batches
 from ddspx.data.manifest import Clip
 from ddspx.data.split import select
 from ddspx.training.fit import fit
 from ddspx.training.task import TrainState
 from vae.examples import evaluation_batches, load_examples
+from vae.models import pool
 from vae.run import LoadedVae, VaeRunConfig, load_vae, to_image
 from vae.task import vae_task
 
-# Examples that a linear start is computed from.
+# Windows that a linear start is computed from, at most.
 MOST_AT_START = 2000
+_AT_ONCE = 64
 
 
 def train_vae(
@@ -51,8 +55,8 @@ def train_vae(
     held_out = load_examples(config, select(clips, "valid"), most=most_held_out)
     start = None
     if config.model.linear_path:
-        known = load_examples(config, select(clips, "train"), most=MOST_AT_START)
-        start = jax.jit(lambda audio: to_image(config, audio).image)(known.audio)
+        sounds = start_sounds(config, select(clips, "train"), training)
+        start = start_images(config, sounds)
     with vae_task(config, mesh, start=start) as task:
         return fit(
             task,
@@ -64,6 +68,44 @@ def train_vae(
             file_names=training.files,
             mesh=mesh,
         )
+
+
+def start_sounds(
+    config: VaeRunConfig, clips: Iterable[Clip], training: AudioDataset
+) -> np.ndarray:
+    """What a linear start is computed from: windows of recordings, then crops.
+
+    Args:
+      config: of the run.
+      clips: recordings that are trained on.
+      training: endless examples, of which the first ``data.start_crops`` are taken.
+
+    Returns:
+      [examples, time].
+    """
+    windows = load_examples(config, clips, most=MOST_AT_START).audio
+    draws = (training.examples[k] for k in range(config.data.start_crops))
+    crops = [draw["audio"][:1] for draw in draws if draw is not None]
+    return np.concatenate([windows, *crops])
+
+
+def start_images(config: VaeRunConfig, sounds: np.ndarray) -> np.ndarray:
+    """The images of sounds as the linear path of a model sees them.
+
+    Args:
+      config: of the run.
+      sounds: [examples, time].
+
+    Returns:
+      [examples, blocks in time, blocks in frequency], see `vae.models.pool`.
+    """
+
+    @jax.jit
+    def seen(audio):
+        return pool(to_image(config, audio).image, config.model.linear_pool)
+
+    parts = np.split(sounds, range(_AT_ONCE, len(sounds), _AT_ONCE))
+    return np.concatenate([np.asarray(seen(part)) for part in parts])
 
 
 def trained(
