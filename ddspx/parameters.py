@@ -39,8 +39,8 @@ class ParameterSpec:
       choices: names of the positions of a discrete control; then low is 0 and
         high is the number of choices less one.
       quantum: smallest step of u that the effect can tell apart; 0 if none is known.
-      epsilon: step of u for finite differences that was calibrated to an audible change;
-        None where nobody measured.
+      epsilon: step of u for finite differences, calibrated to an audible change; None
+        where nobody measured.
     """
 
     name: str

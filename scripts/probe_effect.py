@@ -3,7 +3,7 @@
     python scripts/probe_effect.py channel_strip
     python scripts/probe_effect.py --list
     python scripts/probe_effect.py http://drobilla.net/plugins/mda/Overdrive
-    python scripts/probe_effect.py ZamComp.vst3 --write configs/effects/my_compressor.yaml
+    python scripts/probe_effect.py ZamComp.vst3 --write configs/effects/mine.yaml
 
 Prints a table; with ``--json OUT`` the same facts as JSON, for the gradient estimators.
 """
@@ -139,7 +139,11 @@ def listing(timeout_s: float) -> str:
         except PluginError as error:
             notes.append(f"{kind}: {error}")
     with tqdm(total=len(wanted), unit="plug-in", desc="scanning") as bar:
-        found = scan(wanted, timeout_s=timeout_s, report=lambda _: bar.update())
+
+        def report(_: Found) -> None:
+            bar.update()
+
+        found = scan(wanted, timeout_s=timeout_s, report=report)
     lines = [
         f"{'format':10} {'in':>2} {'out':>3} {'continuous':>10} {'discrete':>8}"
         f" {'latency':>7}  plug-in"

@@ -147,9 +147,7 @@ def _wanted(options: Arguments) -> tuple[Path, audio.Audio]:
     return path, sound
 
 
-def _jobs(
-    options: Arguments, wanted: audio.Audio, effect: HostEffect
-) -> list[Job]:
+def _jobs(options: Arguments, wanted: audio.Audio, effect: HostEffect) -> list[Job]:
     """Every recording with its output, all loaded and checked before any work."""
     if not options.batch:
         if options.input.is_dir():
@@ -316,7 +314,7 @@ def _save_presets(
     try:
         written = save_presets(
             limited,
-            [float(u) for u in result.controls],
+            result.controls,
             job.output.with_suffix(""),
             job.output.stem,
         )

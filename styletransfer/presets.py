@@ -27,8 +27,8 @@ plug-in may also be any effect of `ddspx.effects.registry` (``feedback_delay_net
 These say nothing of their tails: give tail_s. JAX is imported for such files only.
 
 A control may give low, high, unit, curve (linear, log), default, identity, quantum,
-epsilon, and for a discrete parameter choices (a part of the plug-in's). ``bypass: control`` adds an
-on/off control to the slot.
+epsilon, and for a discrete parameter choices (a part of the plug-in's). ``bypass:
+control`` adds an on/off control to the slot.
 """
 
 import math
@@ -393,7 +393,7 @@ def _number(value: Any, place: str) -> float:
     return float(value)
 
 
-def _mapping(value: Any, place: str, keys: tuple[str, ...] = ()) -> Mapping[str, Any]:
+def _mapping(value: Any, place: str, keys: tuple[str, ...] = ()) -> Mapping[Any, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -1,13 +1,19 @@
-"""Shared fixtures: strict JAX modes, real recordings, golden arrays."""
+"""Shared fixtures: strict JAX modes, real recordings, golden arrays, plug-ins."""
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import matplotlib
 import numpy as np
 import pytest
 from compiler import avoid_faulty_sums
+
+from styletransfer.hosts import HostEffect
+from styletransfer.hosts.interface import PluginMissing
+from styletransfer.hosts.scan import describe
+from styletransfer.presets import Engine, load_effect
 
 avoid_faulty_sums()
 matplotlib.use("Agg")
@@ -19,12 +25,45 @@ def _folder(variable: str) -> Path | None:
     return Path(value) if value and Path(value).is_dir() else None
 
 
+def lacking(reason: str) -> NoReturn:
+    """Skips the test; fails it where everything has to be there, as in CI."""
+    if os.environ.get("DDSPX_NO_SKIPS"):
+        pytest.fail(f"DDSPX_NO_SKIPS is set, and this test would skip: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def installed_effect():
+    """Loads an effect by name, or the test skips where a plug-in is not installed."""
+
+    def load(name: str, engine: Engine | None = None) -> HostEffect:
+        try:
+            return load_effect(name, engine)
+        except PluginMissing as error:
+            lacking(str(error))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def mda_library() -> Path:
+    """The folder of the installed MDA LV2 plug-ins, or the test skips."""
+    try:
+        describe("lv2", "http://drobilla.net/plugins/mda/Detune")
+    except PluginMissing as error:
+        lacking(f"{error}; apt-get install mda-lv2 liblilv-0-0")
+    folder = Path("/usr/lib/lv2/mda.lv2")
+    if not (folder / "Detune.so").is_file():
+        lacking(f"{folder} holds no Detune.so")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real recordings (MANIFEST.csv inside), or the test skips."""
     folder = _folder("DDSPX_DATA")
     if folder is None:
-        pytest.skip("DDSPX_DATA names no folder of recordings")
+        lacking("DDSPX_DATA names no folder of recordings")
     return folder
 
 
@@ -35,7 +74,7 @@ def golden():
     def load(name: str) -> dict[str, np.ndarray]:
         folder = _folder("DDSPX_GOLDEN")
         if folder is None or not (folder / f"{name}.npz").is_file():
-            pytest.skip(f"DDSPX_GOLDEN names no folder with {name}.npz")
+            lacking(f"DDSPX_GOLDEN names no folder with {name}.npz")
         with np.load(folder / f"{name}.npz") as arrays:
             return dict(arrays)
 

@@ -15,6 +15,7 @@ from ddspx.parameters import (
 )
 from styletransfer.hosts import HostEffect, open_host
 from styletransfer.hosts.engine import Engine
+from styletransfer.hosts.open import Backend
 from styletransfer.hosts.probe import probe_signal
 from styletransfer.presets import (
     EffectError,
@@ -32,19 +33,33 @@ REQUIRED = {
 IDENTITY = ("compressor", "reverb", "delay", "chorus", "phaser", "ladder_filter")
 
 
+def backend_of(effect: HostEffect) -> Backend:
+    """Third-party plug-ins stay out of the test process."""
+    return "process" if effect.kinds & {"lv2", "vst3"} else "serial"
+
+
 def test_the_promised_presets_are_there():
     assert set(available_effects()) >= REQUIRED
 
 
 @pytest.mark.parametrize("name", available_effects())
 @pytest.mark.parametrize("rate", [8000, 44100])
-def test_every_preset_renders_and_every_control_changes_the_output(name, rate, rng):
+def test_every_preset_renders_and_every_control_changes_the_output(
+    name, rate, rng, installed_effect
+):
     audio = probe_signal(rate, 0.6)[None, None]
-    with open_host(load_effect(name), rate, backend="serial") as host:
+    effect = installed_effect(name)
+    settings = 2
+    if effect.kinds & {"lv2", "vst3"}:
+        rate = max(rate, 16000)  # x42's equalizer gives NaN below
+        # Some controls only move things between the channels, some work seldom.
+        audio = np.stack([probe_signal(rate, 0.6, seed) for seed in (0, 1)])[None]
+        settings = 8
+    with open_host(effect, rate, backend=backend_of(effect), workers=1) as host:
         count = len(host.specs)
         assert all(s.high <= 0.45 * rate for s in host.specs if s.unit == "Hz")
         base = np.stack([default_controls(host.specs), np.full(count, 0.6)])
-        base = np.concatenate([base, sample_controls(host.specs, rng, (2,))])
+        base = np.concatenate([base, sample_controls(host.specs, rng, (settings,))])
         base = base.astype(np.float32)
         reference = host.render(audio, base)
         assert not reference.status.any()
@@ -95,8 +110,8 @@ def test_a_preset_is_the_chain_that_it_says(rng):
 
 
 @pytest.mark.parametrize("name", available_effects())
-def test_descriptions_survive_json_and_pickle(name):
-    effect = load_effect(name)
+def test_descriptions_survive_json_and_pickle(name, installed_effect):
+    effect = installed_effect(name)
     assert HostEffect.from_json(effect.to_json()) == effect
     assert pickle.loads(pickle.dumps(effect)) == effect
 

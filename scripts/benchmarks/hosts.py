@@ -24,10 +24,11 @@ import tyro
 
 from ddspx.parameters import sample_controls
 from styletransfer.hosts.description import HostEffect, Slot
-from styletransfer.hosts.engine import Engine
+from styletransfer.hosts.engine import Engine, runs_in_threads
 from styletransfer.hosts.fault import fault_controls, fault_effect
 from styletransfer.hosts.host import Host, usable_cores
-from styletransfer.hosts.open import open_host
+from styletransfer.hosts.interface import PluginMissing
+from styletransfer.hosts.open import Backend, open_host
 from styletransfer.hosts.pool import Patience, RenderPool
 from styletransfer.presets import load_effect
 
@@ -37,7 +38,9 @@ class Arguments:
     """What to measure.
 
     Attributes:
-      effects: presets, or names of pedalboard's built-ins, with default controls.
+      effects: presets, or names of pedalboard's built-ins, with default controls;
+        third-party plug-ins have no thread backend, and are left out where they are
+        not installed.
       renders: items per call, one table row each.
       signals: distinct signals in a call.
       seconds: length of a signal.
@@ -54,6 +57,12 @@ class Arguments:
         "Reverb",
         "channel_strip",
         "full_chain",
+        "mda_ambience",
+        "mda_overdrive",
+        "mda_multiband",
+        "zam_compressor",
+        "zam_gate",
+        "zam_tube",
     )
     renders: tuple[int, ...] = (24, 72)
     signals: int = 8
@@ -84,10 +93,18 @@ def throughput(options: Arguments) -> None:
         f"{'serial':>12}{'thread':>12}{'process':>12}"
     )
     for name in options.effects:
+        try:
+            effect = _effect(name)
+        except PluginMissing as error:
+            print(f"{name:16}left out: {error}")
+            continue
         for items in options.renders:
-            dsp, times = _rounds(name, items, options)
+            dsp, times = _rounds(effect, items, options)
             row = f"{name:16}{items:4}{1e6 * min(dsp):9.0f}{cores / min(dsp):10.0f}"
             for backend in ("serial", "thread", "process"):
+                if backend not in times:
+                    row += f"{'-':>12}"
+                    continue
                 seconds = np.array(times[backend]) / items
                 best = min(dsp) / cores / seconds.min()
                 median = np.median(dsp) / cores / np.median(seconds)
@@ -96,19 +113,21 @@ def throughput(options: Arguments) -> None:
 
 
 def _rounds(
-    name: str, items: int, options: Arguments
+    effect: HostEffect, items: int, options: Arguments
 ) -> tuple[list[float], dict[str, list[float]]]:
     """DSP seconds per render and seconds per call of each backend, per round."""
-    effect = _effect(name)
     rng = np.random.default_rng(0)
     shape = (options.signals, 1, int(options.seconds * options.sample_rate))
     audio = (0.1 * rng.standard_normal(shape)).astype(np.float32)
     controls = sample_controls(effect.specs, rng, (items,))
     source = (np.arange(items) % options.signals).astype(np.int32)
     engine = Engine(effect.at_sample_rate(options.sample_rate), options.sample_rate)
+    backends: tuple[Backend, ...] = ("serial", "thread", "process")
+    if not runs_in_threads(effect):
+        backends = ("serial", "process")
     hosts: dict[str, Host] = {
         backend: open_host(effect, options.sample_rate, backend=backend)
-        for backend in ("serial", "thread", "process")
+        for backend in backends
     }
     dsp: list[float] = []
     times: dict[str, list[float]] = {backend: [] for backend in hosts}

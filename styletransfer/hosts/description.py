@@ -135,8 +135,8 @@ class HostEffect:
         """The same chain with every slot opened by one engine.
 
         Args:
-          kind: such as ``"pedalboard"`` or ``"jax"``; a plug-in that the engine does not have
-            is refused when the effect is opened.
+          kind: such as ``"pedalboard"`` or ``"jax"``; a plug-in that the engine does
+            not have is refused when the effect is opened.
         """
         return replace(
             self, slots=tuple(replace(slot, kind=kind) for slot in self.slots)

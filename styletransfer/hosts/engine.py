@@ -6,7 +6,7 @@ function that `_OPENERS` names for the kind; a new format is one more entry ther
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -94,23 +94,23 @@ def runs_in_threads(effect: HostEffect) -> bool:
 
 
 def slot_settings(
-    effect: HostEffect, controls: Sequence[float]
+    effect: HostEffect, controls: Iterable[Any]
 ) -> dict[str, dict[str, Any] | None]:
-    """Physical values of each slot by its name, choices as text; None for a bypassed one.
+    """Physical values of each slot by name, choices as text; None for a bypassed one.
 
     Args:
       effect: limited to the sample rate.
       controls: [n] in [0, 1].
     """
     found: dict[str, dict[str, Any] | None] = {}
+    units = [float(value) for value in controls]
     start = 0
     for slot in effect.slots:
         if slot.bypass:
             found[slot.name] = None
             continue
         stop = start + len(slot.controls)
-        values = [float(v) for v in controls[start:stop]]
-        found[slot.name], start = _settings(slot, values), stop
+        found[slot.name], start = _settings(slot, units[start:stop]), stop
     return found
 
 

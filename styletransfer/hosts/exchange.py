@@ -8,7 +8,7 @@ library in a process of its own, read back there, and compared with what was ask
 import ctypes as c
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def preset_paths(effect: HostEffect, stem: Path) -> dict[str, Path]:
 
 
 def save_presets(
-    effect: HostEffect, controls: Sequence[float], stem: Path, label: str
+    effect: HostEffect, controls: Iterable[Any], stem: Path, label: str
 ) -> dict[str, Path]:
     """Writes a preset file or bundle for each LV2 and VST3 slot of an effect.
 
@@ -104,7 +104,10 @@ def write_settings(question: dict[str, Any]) -> dict[str, Any]:
     writer: Callable[..., tuple[dict[str, float], dict[str, float]]]
     writer = _write_vst3 if question["kind"] == "vst3" else _write_lv2
     asked, found = writer(
-        question["plugin"], question["values"], Path(question["path"]), question["label"]
+        question["plugin"],
+        question["values"],
+        Path(question["path"]),
+        question["label"],
     )
     for name, value in asked.items():
         apart = abs(found.get(name, np.inf) - value)
@@ -119,7 +122,9 @@ def write_settings(question: dict[str, Any]) -> dict[str, Any]:
 
 def _with_defaults(specs: Any, values: dict[str, Any]) -> dict[str, Any]:
     defaults = {
-        spec.name: spec.choices[int(spec.default or 0)] if spec.choices else spec.default
+        spec.name: spec.choices[int(spec.default or 0)]
+        if spec.choices
+        else spec.default
         for spec in specs
     }
     return defaults | values

@@ -139,7 +139,9 @@ def held_values(slot: Slot, parameters: Sequence[ParameterSpec]) -> dict[str, An
                 f" {', '.join(known) or 'none'}"
             )
     values: dict[str, Any] = {
-        spec.name: spec.choices[int(spec.default or 0)] if spec.choices else spec.default
+        spec.name: spec.choices[int(spec.default or 0)]
+        if spec.choices
+        else spec.default
         for spec in parameters
     }
     return values | dict(slot.fixed)

@@ -154,12 +154,12 @@ class Lv2Plugin:
 
     @property
     def native(self) -> Any:
-        """lilv's plug-in."""
+        """Lilv's plug-in."""
         return self._plugin
 
     @property
     def instance(self) -> Any:
-        """lilv's idle instance."""
+        """Lilv's idle instance."""
         return self._keeper.instance
 
     def port_values(self, settings: dict[str, Any]) -> np.ndarray:

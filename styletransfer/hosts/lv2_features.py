@@ -58,9 +58,7 @@ class _WorkerInterface(c.Structure):
     _fields_ = [
         (
             "work",
-            c.CFUNCTYPE(
-                c.c_uint32, _pointer, _RESPOND, _pointer, c.c_uint32, _pointer
-            ),
+            c.CFUNCTYPE(c.c_uint32, _pointer, _RESPOND, _pointer, c.c_uint32, _pointer),
         ),
         ("respond", c.CFUNCTYPE(c.c_uint32, _pointer, c.c_uint32, _pointer)),
         ("end", c.CFUNCTYPE(c.c_uint32, _pointer)),

@@ -80,7 +80,7 @@ class Ports:
 
 
 def installed_plugin(uri: str) -> Any:
-    """lilv's plug-in of a URI.
+    """Lilv's plug-in of a URI.
 
     Raises:
       PluginMissing: none is installed.
@@ -119,7 +119,9 @@ def read_ports(uri: str) -> Ports:
         port = library.plugin_get_port_by_index(plugin, index)
         is_input = _is(plugin, port, f"{CORE}InputPort")
         if _is(plugin, port, f"{CORE}AudioPort"):
-            side = _has(plugin, port, f"{CORE}isSideChain", f"{PORT_PROPERTIES}sidechain")
+            side = _has(
+                plugin, port, f"{CORE}isSideChain", f"{PORT_PROPERTIES}sidechain"
+            )
             place = "audio_in" if is_input else "audio_out"
             found["silent_in" if is_input and side else place].append(index)
         elif _is(plugin, port, f"{ATOM}AtomPort"):
@@ -134,8 +136,9 @@ def read_ports(uri: str) -> Ports:
             ):
                 latency = index
         else:
+            # Turtle has decimals, the port 32-bit floats: 0.7 is meant by 0.69999999.
             low, high, default = (
-                float(table[index]) for table in (lows, highs, defaults)
+                float(f"{table[index]:.7g}") for table in (lows, highs, defaults)
             )
             if any(own in _designation(plugin, port) for own in _HOSTS_OWN):
                 value = 0.0 if math.isnan(default) else default
@@ -187,7 +190,9 @@ def _has(plugin: Any, port: Any, *uris: str) -> bool:
 
 def _designation(plugin: Any, port: Any) -> str:
     library = lilv()
-    return library.text(library.port_get(plugin, port, library.uri(f"{CORE}designation")))
+    return library.text(
+        library.port_get(plugin, port, library.uri(f"{CORE}designation"))
+    )
 
 
 def _control(
@@ -210,7 +215,9 @@ def _control(
     whole = _has(plugin, port, f"{CORE}integer")
     if _has(plugin, port, f"{CORE}enumeration") and len(points) > 1:
         values = tuple(value for _, value in points)
-        return _chosen(index, name, unique(label for label, _ in points), values, default)
+        return _chosen(
+            index, name, unique(label for label, _ in points), values, default
+        )
     if whole and high - low < _MOST_CHOICES:
         values = tuple(float(v) for v in range(math.ceil(low), math.floor(high) + 1))
         if len(values) < 2:

@@ -236,8 +236,8 @@ def _repeatability(
     )
     noise = [float(level_change_db(b, a - b).max()) for a, b in pairs]
     noise_db = max(noise) if any(differs) else None
-    chance = np.array(differs[len(settings) :]).reshape(len(names), 2).any(axis=1)
-    random = tuple(n for n, by in zip(names, chance, strict=True) if by)
+    chance = np.atleast_1d(np.reshape(differs[len(settings) :], (-1, 2)).any(axis=1))
+    random = tuple(name for k, name in enumerate(names) if chance[k])
     return not any(differs), history_free, noise_db, () if differs[0] else random
 
 

@@ -13,7 +13,7 @@ _libc = ctypes.CDLL(None)
 
 
 def seed_chance() -> None:
-    """Starts the C library's random numbers anew, so that plug-ins that use them repeat.
+    """Starts the C library's random numbers anew, so that their users repeat.
 
     MDA's Dither, TestTone and RezFilter do; a plug-in that seeds a generator of its own
     by the clock remains random.
@@ -65,5 +65,5 @@ def routed(
     if len(made) == channels:
         return made
     if channels == 1:
-        return np.mean(made, axis=0, keepdims=True, dtype=np.float32)
+        return made.mean(axis=0, keepdims=True)
     return np.repeat(made, 2, axis=0)

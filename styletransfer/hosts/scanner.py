@@ -1,4 +1,6 @@
-"""Reads one plug-in in a process of its own: ``python -P -m styletransfer.hosts.scanner``.
+"""Reads one plug-in in a process of its own.
+
+    python -P -m styletransfer.hosts.scanner
 
 Standard input gives the question as JSON, the answer goes to what was standard output
 when the process began; what plug-ins print goes to standard error. See

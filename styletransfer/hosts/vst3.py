@@ -192,22 +192,30 @@ class Vst3Plugin:
     def _load(self, fresh: bool) -> Any:
         for _ in range(_MOST_LOADS if fresh else 1):
             try:
-                instance = pedalboard.load_plugin(
-                    str(self._path), plugin_name=self._inner
+                instance: Any = pedalboard.load_plugin(
+                    str(self._path.resolve()), plugin_name=self._inner
                 )
             except (ImportError, ValueError, RuntimeError) as error:
                 raise PluginError(
                     f"VST3 bundle {self._path} cannot be loaded:"
                     f" {' '.join(str(error).split())}"
                 ) from error
-            self._anew = "Persists" in str(instance._reload_type)  # pyright: ignore
+            if self._inner not in (None, str(instance.name)):
+                raise PluginError(
+                    f"VST3 bundle {self._path} holds no plug-in {self._inner!r}, but"
+                    f" {instance.name!r}"
+                )
+            self._anew = "Persists" in str(instance._reload_type)
             if self._anew:
                 break
         return instance
 
     def _move_all(self) -> None:
-        """Moves every parameter once: one that never moved keeps the plug-in's own idea
-        of its default, which differs from what the same raw value sets by rounding."""
+        """Moves every parameter once.
+
+        One that never moved keeps the plug-in's own idea of its default, which differs
+        from what the same raw value sets by rounding.
+        """
         live = self._instance.parameters
         for parameter in self._parameters:
             raw = float(live[parameter.key].raw_value)
@@ -215,7 +223,7 @@ class Vst3Plugin:
         self._hush()
 
     def _rest(self) -> None:
-        """Back to the defaults before the plug-in is made anew, for its state goes along.
+        """Back to the defaults before it is made anew, for its state goes along.
 
         The DPF framework compares what is set with the defaults of the new one, not
         with what the state made of it, and leaves out what seems to be there already.
@@ -251,7 +259,7 @@ def _spec(key: str, parameter: Any) -> ParameterSpec | None:
     if key in _PSEUDO or not parameter.is_automatable:
         return None
     steps, default = int(parameter.num_steps), float(parameter.default_raw_value)
-    if parameter.is_boolean or steps == 2 and parameter.type is not str:
+    if parameter.is_boolean or (steps == 2 and parameter.type is not str):
         return ParameterSpec(key, choices=ON_OFF, default=float(default >= 0.5))
     if 2 <= steps <= _MOST_CHOICES:
         raws = [k / (steps - 1) for k in range(steps)]

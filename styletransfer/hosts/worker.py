@@ -45,7 +45,8 @@ def serve(connection: socket.socket) -> None:
         engine = Engine(effect, config["sample_rate"])
         cost = _trial(engine, effect, config["sample_rate"])
     except Exception as error:  # whatever a plug-in raises, the parent must hear it
-        refusal = {"type": type(error).__name__, "text": str(error)[:4000]}
+        kind = ValueError if isinstance(error, ValueError) else type(error)
+        refusal = {"type": kind.__name__, "text": str(error)[:4000]}
         connection.send(p.REFUSED + json.dumps(refusal).encode())
         return
     connection.send(p.READY + p.READY_BODY.pack(cost))
