@@ -25,10 +25,13 @@ def _folder(variable: str) -> Path | None:
     return Path(value) if value and Path(value).is_dir() else None
 
 
-def lacking(reason: str) -> NoReturn:
-    """Skips the test; fails it where everything has to be there, as in CI."""
-    if os.environ.get("DDSPX_NO_SKIPS"):
-        pytest.fail(f"DDSPX_NO_SKIPS is set, and this test would skip: {reason}")
+def lacking(reason: str, kind: str = "plugins") -> NoReturn:
+    """Skips the test; fails it where that kind of thing has to be there, as in CI.
+
+    DDSPX_NO_SKIPS names the kinds: plugins, data, golden.
+    """
+    if kind in os.environ.get("DDSPX_NO_SKIPS", "").split():
+        pytest.fail(f"DDSPX_NO_SKIPS has {kind}, and this test would skip: {reason}")
     pytest.skip(reason)
 
 
@@ -63,7 +66,7 @@ def data_root() -> Path:
     """The folder of real recordings (MANIFEST.csv inside), or the test skips."""
     folder = _folder("DDSPX_DATA")
     if folder is None:
-        lacking("DDSPX_DATA names no folder of recordings")
+        lacking("DDSPX_DATA names no folder of recordings", "data")
     return folder
 
 
@@ -74,7 +77,7 @@ def golden():
     def load(name: str) -> dict[str, np.ndarray]:
         folder = _folder("DDSPX_GOLDEN")
         if folder is None or not (folder / f"{name}.npz").is_file():
-            lacking(f"DDSPX_GOLDEN names no folder with {name}.npz")
+            lacking(f"DDSPX_GOLDEN names no folder with {name}.npz", "golden")
         with np.load(folder / f"{name}.npz") as arrays:
             return dict(arrays)
 

@@ -273,7 +273,8 @@ from jax.sharding import PartitionSpec as P
 from ddspx.training.parallel import make_mesh, replicate, shard_batch
 from styletransfer.gradients import (
     DEFAULT_RENDERS,
-    black_box, compile_halves, controls_from_logits, orthogonal, staged_step)
+    After, black_box, compile_halves, controls_from_logits, orthogonal, pass_through,
+    restricted, staged_step)
 
 def render(audio, controls, source):
     return audio[source] * controls[:, :1, None], np.zeros(len(controls), np.int32)
@@ -297,14 +298,20 @@ batch["target"] = batch["audio"] * 0.7
 params = jnp.asarray([0.3, -0.2])
 predict = lambda p, b: controls_from_logits(jnp.mean(b["audio"], (1, 2))[:, None] * p)
 loss = lambda y, example: jnp.mean((y - example["target"]) ** 2)
-results = []
+after = After(0, lambda rendered, controls, audio: rendered * controls[0])
+results, exact = [], []
 for devices in (mesh, None):
     halves = compile_halves(predict, loss, orthogonal(0.05, 2), mesh=devices)
     p = params if devices is None else replicate(params, mesh)
     b = batch if devices is None else shard_batch(batch, mesh)
     results.append(staged_step(halves, render, p, b, jax.random.key(1)))
+    halves = compile_halves(predict, loss, restricted(orthogonal(0.05, 2), ()),
+                            after=after, mesh=devices)
+    exact.append(staged_step(halves, pass_through, p, b, jax.random.key(1)))
+    assert exact[-1][0].any()
 np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=1e-7)
 np.testing.assert_allclose(results[0][1]["loss"], results[1][1]["loss"], rtol=1e-5)
+np.testing.assert_allclose(exact[0][0], exact[1][0], rtol=1e-5, atol=1e-7)
 print("all is well")
 """
 

@@ -9,10 +9,14 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import lacking
 
 from ddspx.parameters import default_controls, identity_controls, sample_controls
+from styletransfer.gradients import black_box, spsa
 from styletransfer.hosts import HostEffect, Status, open_host
 from styletransfer.hosts.engine import slot_settings
 from styletransfer.hosts.process import worker_environment
@@ -226,3 +230,51 @@ def test_values_that_crash_a_plugin_never_reach_it(mda_library, caplog):
         assert host.counts["restarts"] == 0
         assert host.counts["clamped"] == controls.size
     assert not caplog.records
+
+
+def test_where_plugins_must_be_there_a_missing_one_fails(monkeypatch):
+    monkeypatch.setenv("DDSPX_NO_SKIPS", "data plugins")
+    with pytest.raises(pytest.fail.Exception, match="would skip: not there"):
+        lacking("not there")
+    monkeypatch.setenv("DDSPX_NO_SKIPS", "data")
+    with pytest.raises(pytest.skip.Exception, match="not there"):
+        lacking("not there")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zam_compressor", "zam_tube"])
+def test_thousands_of_fused_steps_with_a_vst3_do_not_freeze(name, installed_effect):
+    """The run that froze the original research: a VST3 under jax.jit and jax.grad.
+
+    2000 steps of a compiled scan, 20 at a time, with two callbacks in one graph.
+    """
+    effect = installed_effect(name)
+    audio = jnp.asarray(probe_signal(RATE, 0.05)[None])
+    n = len(effect.specs)
+    with open_host(effect, RATE, workers=2) as host:
+        box = black_box(host.render, spsa(0.05))
+
+        def loss(logits, key):
+            one, two = jax.random.split(key)
+            controls = jax.nn.sigmoid(logits)
+            first, ok = box(audio, controls, one)
+            second, fine = box(0.5 * audio, controls, two)
+            return jnp.mean(first**2) + jnp.mean(second**2), ok & fine
+
+        def step(logits, key):
+            (value, ok), slope = jax.value_and_grad(loss, has_aux=True)(logits, key)
+            return logits - 0.5 * slope, (value, ok)
+
+        @jax.jit
+        def steps(logits, key):
+            return jax.lax.scan(step, logits, jax.random.split(key, 20))
+
+        logits = jnp.zeros(n)
+        losses = []
+        for k in range(100):
+            logits, (values, ok) = steps(logits, jax.random.key(k))
+            assert bool(ok.all())
+            losses.append(float(values.mean()))
+        assert host.counts["restarts"] == host.counts["excluded"] == 0
+        assert host.counts["items"] == 100 * 20 * 2 * 3
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
