@@ -29,9 +29,8 @@ plug-ins or in front of them with stand-ins.
     halves = chain_halves(chain, predict, loss, central_differences(0.01))
     with open_host(chain.host, 44100) as host:
         gradients, metrics = staged_step(halves, host.render, params, batch, key)
-
-    heard = chain_black_box(chain, host.render)     # inside anyone's jax.grad
-    audio, ok = heard(audio, controls, key)
+        heard = chain_black_box(chain, host.render)     # inside anyone's jax.grad
+        audio, ok = heard(audio, controls, key)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +45,7 @@ from jax.sharding import Mesh
 
 from ddspx.effects.base import Effect, aligned, make_effect, without_memory
 from ddspx.parameters import ParameterSpec
-from ddspx.types import Rate
+from ddspx.types import AnyArray, Rate
 from styletransfer.gradients.default import DEFAULT_RENDERS, default_estimator
 from styletransfer.gradients.estimators import Estimator, restricted
 from styletransfer.gradients.fused import black_box, black_box_loss
@@ -203,6 +202,7 @@ def chain_black_box(
     heard = judged_by(lambda audio, example: audio, after)
 
     def effect(audio, controls, key):
+        audio, controls = jnp.asarray(audio), jnp.asarray(controls)
         _check_width(chain, controls)
         if chain.host is None:
             return heard(audio, controls, audio, None), jnp.asarray(True)
@@ -247,6 +247,7 @@ def chain_black_box_loss(
     )
 
     def effect_loss(audio, controls, key, example):
+        audio, controls = jnp.asarray(audio), jnp.asarray(controls)
         _check_width(chain, controls)
         if chain.host is None:
             judged = judged_by(loss, after)
@@ -387,7 +388,7 @@ def _length(host: HostEffect | None) -> int:
     return 0 if host is None else len(host.slots)
 
 
-def _check_width(chain: Chain, controls: jax.Array) -> None:
+def _check_width(chain: Chain, controls: AnyArray) -> None:
     if controls.shape[-1] != len(chain.specs):
         names = ", ".join(spec.name for spec in chain.specs)
         raise ValueError(

@@ -168,6 +168,8 @@ def staged_step(
     audio = batch["audio"]
     if not isinstance(audio, jax.Array):
         audio = jax.device_put(audio, points.sharding)
+    elif points.size == 0:  # the compiler forgets how an empty array is split
+        points = jax.device_put(points, audio.sharding)
     rendered, status = host_map(
         lambda points, audio: render_points(render, audio, points), points, audio
     )
