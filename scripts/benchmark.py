@@ -34,6 +34,7 @@ SUITES = (
     "presets",
     "latents",
     "embedding",
+    "recovery",
 )
 
 
