@@ -225,3 +225,23 @@ def test_wrong_effect_names_end_with_one_line():
         assert done.stderr.count("\n") == 1 and done.stderr.startswith("probe_effect:")
     with pytest.raises(EffectError, match="did you mean 'mda_delay'"):
         load_effect("mda_dely")
+
+
+def test_the_parent_process_loads_no_plugin(installed_effect):
+    installed_effect("mda_overdrive")
+    installed_effect("zam_compressor")
+    code = (
+        "import numpy as np, sys\n"
+        "from styletransfer.hosts import open_host\n"
+        "from styletransfer.presets import load_effect\n"
+        "for name in ('mda_overdrive', 'zam_compressor'):\n"
+        "    with open_host(load_effect(name), 24000, workers=1) as host:\n"
+        "        controls = np.full((1, len(host.specs)), 0.5, np.float32)\n"
+        "        assert not host.render(np.ones((1, 1, 99)), controls).status.any()\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print([w for w in ('lilv', 'mda.lv2', '.vst3', 'pedalboard') if w in maps])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "[]", done
