@@ -16,7 +16,14 @@ import pytest
 from conftest import lacking
 
 from ddspx.parameters import default_controls, identity_controls, sample_controls
-from styletransfer.gradients import black_box, spsa
+from styletransfer.gradients import (
+    black_box,
+    central_differences,
+    chain_halves,
+    split_chain,
+    spsa,
+    staged_step,
+)
 from styletransfer.hosts import HostEffect, Status, open_host
 from styletransfer.hosts.engine import slot_settings
 from styletransfer.hosts.process import worker_environment
@@ -278,3 +285,46 @@ def test_thousands_of_fused_steps_with_a_vst3_do_not_freeze(name, installed_effe
         assert host.counts["restarts"] == host.counts["excluded"] == 0
         assert host.counts["items"] == 100 * 20 * 2 * 3
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+
+def test_gradients_of_a_chain_of_all_formats_equal_differences_of_the_whole(
+    installed_effect,
+):
+    """Estimated before the last plug-in, exact behind it: against the whole chain."""
+    effect = installed_effect("mixed_chain")
+    chain = split_chain(effect, RATE)
+    assert chain.host is not None and chain.host.kinds == {"pedalboard", "lv2", "vst3"}
+    audio = probe_signal(RATE, 0.3)[None]
+    target = jnp.asarray(0.5 * audio)
+    at = np.full((1, len(chain.specs)), 0.45, np.float32)
+    step = 0.008
+
+    def loss(sound, example):
+        return jnp.mean((sound - target) ** 2) * 1e2
+
+    halves = chain_halves(
+        chain,
+        lambda params, batch: params,
+        loss,
+        central_differences(step),
+        form="scalar",
+    )
+    with open_host(chain.host, RATE, workers=2) as host:
+        gradient, metrics = staged_step(
+            halves,
+            host.render,
+            jnp.asarray(at),
+            {"audio": audio[None]},
+            jax.random.key(0),
+        )
+        assert host.counts["items"] == 1 + 2 * len(host.specs) < 1 + 2 * len(at[0])
+    moves = np.concatenate([np.eye(at.shape[1]), -np.eye(at.shape[1])]) * step
+    with open_host(effect, RATE, workers=2) as host:
+        sounds = host.render(audio[None], (at + moves).astype(np.float32)).audio
+    each = np.array([loss(sound, None) for sound in sounds], np.float64)
+    differences = (each[: at.shape[1]] - each[at.shape[1] :]) / (2 * step)
+    apart = np.abs(np.asarray(gradient)[0] - differences)
+    # Behind the last plug-in the step's own curvature is between them.
+    assert apart.max() < 5e-3 * np.abs(differences).max()
+    assert apart[: len(chain.host.specs)].max() < 1e-3 * np.abs(differences).max()
+    assert float(metrics["excluded"]) == 0
