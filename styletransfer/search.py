@@ -11,7 +11,8 @@ the complete ones:
   for sizes that differences at the starts measure; ``adam_spsa`` and
   ``adam_orthogonal`` with four pairs of directions a step.
 * ``combined``: starts wide with a space-filling sample, ends with Gauss-Newton steps
-  whose Jacobian comes from finite differences of the rendered sound.
+  whose Jacobian comes from finite differences of the rendered sound. Where a target is
+  given, `styletransfer.persistence` goes on from there with what is left of the budget.
 * ``autodiff``, ``autodiff_lbfgs``: Adam and L-BFGS on exact gradients, through the
   effect in differentiable form (`EXACT`).
 """
@@ -47,7 +48,9 @@ RENDERS_A_STEP = 4
 # A control is measured as if its gradient were never less than this share of the mean:
 # what does little at the start may do more elsewhere.
 LEAST_SIZE = 0.3
-Search = Callable[[Objective, np.random.Generator], None]
+Search = Callable[[Objective, np.random.Generator], object]
+# Controls [n] and the sum of their squared residuals.
+Found = tuple[np.ndarray, float]
 
 
 def wide_sample(
@@ -65,8 +68,7 @@ def wide_sample(
     cube = qmc.LatinHypercube(len(centre), rng=rng).random(count - 1)
     cube[::2] = 0.5 * (cube[::2] + centre)
     controls = np.concatenate([centre[None], cube]).astype(np.float32)
-    cost = np.sum(objective.residuals(controls) ** 2, axis=1)
-    return controls[np.argsort(cost, kind="stable")]
+    return controls[np.argsort(squares_of(objective, controls), kind="stable")]
 
 
 def cma_es(
@@ -77,7 +79,8 @@ def cma_es(
     population: int = 16,
     sigma: float = 0.25,
     renders: int | None = None,
-) -> None:
+    of_squares: bool = False,
+) -> Found:
     """CMA-ES in the unit cube; a population is one call to the host.
 
     Args:
@@ -87,6 +90,12 @@ def cma_es(
       population: settings per generation.
       sigma: initial standard deviation, in the unit of the cube.
       renders: stop after about this many; the whole budget when None.
+      of_squares: minimise the sum of the squared residuals, which is computed sooner
+        than the loss.
+
+    Returns:
+      The best of its settings and its value; the start and infinity where not one
+      generation fits.
     """
     n = len(objective.specs)
     stop_at = objective.budget if renders is None else objective.renders + renders
@@ -102,10 +111,16 @@ def cma_es(
     }
     start = np.full(n, 0.5) if start is None else np.clip(start, 0.01, 0.99)
     strategy = cma.CMAEvolutionStrategy(start, sigma, options)
+    best, least = start, np.inf
     while not strategy.stop() and objective.renders + population <= stop_at:
         points = strategy.ask()
-        loss = objective.losses(np.asarray(points))
-        strategy.tell(points, np.where(np.isfinite(loss), loss, 1e9).tolist())
+        judge = squares_of if of_squares else Objective.losses
+        value = judge(objective, np.asarray(points))
+        strategy.tell(points, np.where(np.isfinite(value), value, 1e9).tolist())
+        first = int(np.argmin(value))
+        if value[first] < least:
+            best, least = np.array(points[first]), float(value[first])
+    return best, least
 
 
 def adam(
@@ -208,7 +223,7 @@ def gauss_newton(
     *,
     difference: float = DEFAULT_STEP,
     iterations: int = 20,
-) -> None:
+) -> Found:
     """Damped Gauss-Newton (Levenberg 1944, Marquardt 1963) inside the unit cube.
 
         J_ki = (r_k(u + h_i e_i) - r_k(u)) / h_i
@@ -223,6 +238,9 @@ def gauss_newton(
       difference: h in the unit of the cube, or what the control can tell apart if that
         is more; backward where forward would leave the cube.
       iterations: at most this many Jacobians.
+
+    Returns:
+      Where it ended.
     """
     active = np.array([not spec.choices for spec in objective.specs])
     steps = steps_for(objective.specs, difference).astype(np.float64)
@@ -247,11 +265,12 @@ def gauss_newton(
                 break
             damping *= 100.0
         else:
-            return
+            break
         damping = float(np.clip(grid[best], 1e-6, 1e4))
         controls, residual = candidates[best], trial[best]
         if cost[best] > before * (1.0 - PROGRESS):
-            return
+            break
+    return controls, float(residual @ residual)
 
 
 def _projected_step(controls, jacobian, residual, damping, active) -> np.ndarray:
@@ -286,8 +305,13 @@ def combined(
       starts: how many of the best settings are refined, best first.
       wide: size of the wide sample.
     """
-    for start in _starts(objective, rng, starts, wide, 1):
+    for start in best_of_wide(objective, rng, starts, wide, 1):
         gauss_newton(objective, start)
+
+
+def squares_of(objective: Objective, controls: np.ndarray) -> np.ndarray:
+    """Sums of squared residuals [m] of settings [m, n]; one call to the host."""
+    return np.sum(objective.residuals(controls) ** 2, axis=1)
 
 
 def quasi_newton(
@@ -322,7 +346,7 @@ def quasi_newton(
     )
 
 
-def _starts(
+def best_of_wide(
     objective: Objective,
     rng: np.random.Generator,
     count: int = 2,
@@ -340,14 +364,14 @@ def _adam_with(make: Callable[[tuple[ParameterSpec, ...]], Estimator]) -> Search
     known = functools.lru_cache(maxsize=16)(make)
 
     def search(objective: Objective, rng: np.random.Generator) -> None:
-        starts = _starts(objective, rng)
+        starts = best_of_wide(objective, rng)
         adam(objective, rng, known(objective.specs), starts=starts)
 
     return search
 
 
 def _default_adam(objective: Objective, rng: np.random.Generator) -> None:
-    starts = _starts(objective, rng)
+    starts = best_of_wide(objective, rng)
     specs, n = objective.specs, starts.shape[1]
     sizes = None
     if n >= RENDERS_A_STEP and objective.remaining > 4 * len(starts) * (1 + n):
@@ -371,11 +395,11 @@ def _differences(objective: Objective, starts: np.ndarray) -> np.ndarray:
 
 
 def _autodiff(objective: Objective, rng: np.random.Generator) -> None:
-    adam_exact(objective, starts=_starts(objective, rng))
+    adam_exact(objective, starts=best_of_wide(objective, rng))
 
 
 def _autodiff_lbfgs(objective: Objective, rng: np.random.Generator) -> None:
-    starts = _starts(objective, rng, 3, 64, 1)
+    starts = best_of_wide(objective, rng, 3, 64, 1)
     for done, start in enumerate(starts):
         share = objective.remaining // (len(starts) - done)
         quasi_newton(objective, start, renders=share)

@@ -28,6 +28,7 @@ from ddspx.types import AnyArray, Rate
 from styletransfer import search
 from styletransfer.hosts import Host, HostEffect, Status
 from styletransfer.objective import Objective, Score
+from styletransfer.persistence import WITH_TARGET
 from styletransfer.style import StyleDistance, style_bands
 from styletransfer.twins import twin_effect
 
@@ -172,7 +173,8 @@ def transfer(
         effect=effect,
     )
     rng = np.random.default_rng(config.seed)
-    interrupted = search.run(search.SEARCHES[config.method], objective, rng)
+    searches = WITH_TARGET if paired else search.SEARCHES
+    interrupted = search.run(searches[config.method], objective, rng)
     if interrupted and not objective.history:
         raise KeyboardInterrupt
     if not objective.history:

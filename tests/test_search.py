@@ -10,7 +10,7 @@ import pytest
 
 from ddspx.effects.base import Effect
 from ddspx.parameters import ParameterSpec
-from styletransfer import search
+from styletransfer import persistence, search
 from styletransfer.hosts import Rendered, Status
 from styletransfer.objective import GRADIENT_RENDERS, BudgetExhausted, Objective
 
@@ -75,8 +75,18 @@ ECHO = Effect(
 )
 
 
-def make(wanted, budget=2000, *, curved=False, host=None, **options):
-    score = Valley(jnp.asarray(wanted, jnp.float32), curved)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ripple(Valley):
+    """Troughs every seventh of each control beside a slope that leads to the lowest."""
+
+    def residuals(self, render):
+        apart = render[0] - self.wanted
+        return jnp.concatenate([apart, 0.2 * jnp.sin(7 * jnp.pi * apart)])
+
+
+def make(wanted, budget=2000, *, curved=False, host=None, score=Valley, **options):
+    score = score(jnp.asarray(wanted, jnp.float32), curved)
     host = EchoHost() if host is None else host
     options = {"effect": ECHO, **options}
     audio = np.zeros((1, N), np.float32)
@@ -226,3 +236,87 @@ def test_padding_a_chunk_changes_nothing(rng):
     np.testing.assert_allclose(together[[0, 15, 16, 20]], alone, rtol=1e-6)
     residuals = make(INSIDE).residuals(points)
     np.testing.assert_allclose(np.sum(residuals**2, axis=1), together, rtol=1e-4)
+
+
+def test_a_sweep_leaves_the_troughs_of_a_ripple():
+    objective = make(INSIDE, score=Ripple)
+    start = np.add(INSIDE, [0.0, -0.43, 0.29, 0.0, 0.0, 0.43])
+    stuck = search.gauss_newton(objective, start)
+    assert stuck[1] > 0.1
+    controls, cost = persistence.sweep(objective, np.random.default_rng(0), stuck)
+    np.testing.assert_allclose(controls, INSIDE, atol=1e-3)
+    assert cost < persistence.ENOUGH
+    assert cost == pytest.approx(objective.best_loss, abs=1e-6)
+
+
+def test_a_sweep_tries_every_choice():
+    class Chosen(EchoHost):
+        def __init__(self):
+            super().__init__()
+            names = tuple("abcde")
+            chosen = ParameterSpec("p1", 0.0, 4.0, default=0.0, choices=names)
+            self.specs = (self.specs[0], chosen, *self.specs[2:])
+
+        def render(self, audio, controls, source):
+            stairs = np.minimum(np.floor(controls[:, 1] * 5), 4) / 4
+            controls = np.insert(np.delete(controls, 1, axis=1), 1, stairs, axis=1)
+            return super().render(audio, controls, source)
+
+    wanted = np.array([0.3, 0.75, 0.5, 0.2, 0.7, 0.45])
+    objective = make(wanted, host=Chosen())
+    search.run(persistence.persistent, objective, np.random.default_rng(0))
+    assert objective.best_loss < 1e-4
+    assert int(objective.best_controls[1] * 5) == 3
+
+
+def test_persistent_finds_the_lowest_trough_where_combined_ends_in_another():
+    def ended(name, budget=1500):
+        objective = make(INSIDE, budget, score=Ripple)
+        searches = persistence.WITH_TARGET if name == "with" else search.SEARCHES
+        search.run(searches["combined"], objective, np.random.default_rng(2))
+        return objective
+
+    stuck, done, again = ended("without"), ended("with"), ended("with")
+    assert stuck.best_loss > 0.01 and stuck.renders < 500
+    # It begins in the same way, so that it is never worse.
+    assert done.history[: len(stuck.history)] == stuck.history
+    assert done.history == again.history
+    np.testing.assert_allclose(done.best_controls, INSIDE, atol=1e-3)
+    assert done.renders < 1500  # nothing is left to gain
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 30, 64, 151, 400])
+def test_persistent_keeps_its_budget(budget):
+    # Nothing renders what is wanted, so that it never has enough.
+    objective = make(INSIDE + 2.0, budget, score=Ripple)
+    assert not search.run(
+        persistence.persistent, objective, np.random.default_rng(budget)
+    )
+    assert 0 < objective.renders <= budget
+    assert objective.renders > budget - 20
+    assert np.isfinite(objective.best_loss)
+
+
+def test_persistent_is_interrupted_like_every_search():
+    class Impatient(EchoHost):
+        def render(self, audio, controls, source):
+            if self.calls == 60:
+                raise KeyboardInterrupt
+            return super().render(audio, controls, source)
+
+    objective = make(INSIDE + 2.0, score=Ripple, host=Impatient())
+    assert search.run(persistence.persistent, objective, np.random.default_rng(0))
+    assert objective.best_loss == objective.history[-1][1] < np.inf
+
+
+def test_evolution_tells_what_it_found():
+    objective = make(INSIDE, 320, curved=True)
+    controls, value = search.cma_es(
+        objective, np.random.default_rng(0), of_squares=True, renders=160
+    )
+    assert objective.renders == 160
+    assert value == pytest.approx(float(objective.losses(controls[None])[0]), rel=1e-4)
+    start = np.full(N, 0.3)
+    nothing = search.cma_es(objective, np.random.default_rng(0), start=start, renders=3)
+    assert nothing[1] == np.inf and objective.renders == 161
+    np.testing.assert_allclose(nothing[0], start)
