@@ -30,7 +30,7 @@ from ddspx.training.configuration import parse_command_line
 from ddspx.training.fit import fit
 from ddspx.training.parallel import make_mesh
 from styletransfer.hosts import open_host
-from styletransfer.presets import load_effect
+from styletransfer.presets import kept_with, load_effect
 from styletransfer.proxy import make_proxy
 from styletransfer.proxy_task import ProxyRunConfig, proxy_task, rendered_batches
 from vae import training
@@ -68,6 +68,7 @@ def train_proxy(
 ) -> None:
     """Trains a stand-in of ``config.effect`` on random crops and controls."""
     effect = load_effect(config.effect)
+    attachments = kept_with(effect, run_folder)
     crops = CropConfig(sample_rate=config.sample_rate, seconds=config.seconds)
     known = audio_dataset(select(clips, "train"), crops)
     held_out = audio_dataset(select(clips, "valid"), crops)
@@ -88,6 +89,7 @@ def train_proxy(
             run_config=config,
             file_names=known.files,
             mesh=mesh,
+            attachments=attachments,
         )
 
 

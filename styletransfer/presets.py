@@ -49,10 +49,11 @@ from styletransfer.hosts.catalogue import (
     nearest,
 )
 from styletransfer.hosts.description import BYPASS, HostEffect, Slot
-from styletransfer.hosts.interface import PluginMissing
+from styletransfer.hosts.interface import PluginMissing, differences, signature_of
 from styletransfer.hosts.scan import KINDS, describe
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "effects"
+_KEPT = "effect.json"
 _EFFECT_KEYS = ("name", "description", "backend", "package", "tail_s", "slots")
 _SLOT_KEYS = ("plugin", "controls", "fixed", "bypass", "backend", "fresh")
 _CONTROL_KEYS = tuple(f.name for f in fields(ParameterSpec) if f.name != "name")
@@ -107,6 +108,49 @@ def load_effect(name_or_path: str | Path, engine: Engine | None = None) -> HostE
         raise PluginMissing(f"{path}: {error}") from error
     except (ValueError, TypeError) as error:
         raise EffectError(f"{path}: {error}") from error
+
+
+def kept_with(effect: HostEffect, run_folder: Path) -> dict[str, str]:
+    """The description that a run is trained for, to be an attachment of `fit`.
+
+    Args:
+      effect: of the run.
+      run_folder: where it is trained, or resumed.
+
+    Returns:
+      Text by file name; `kept_effect` reads it back.
+
+    Raises:
+      EffectError: the run was begun for another one; shows what differs: controls, or
+        parameters of a plug-in that was exchanged.
+    """
+    kept = kept_effect(run_folder)
+    if kept is not None and kept != effect:
+        raise EffectError(
+            f"{run_folder}: was trained for {kept.name!r} as it was then, which has"
+            f" changed (- then, + now): {differences(_lines(kept), _lines(effect))}."
+            " Give another run folder, or bring the effect or plug-in of then back"
+        )
+    return {_KEPT: effect.to_json() + "\n"}
+
+
+def kept_effect(run_folder: Path) -> HostEffect | None:
+    """The description that a run was trained for; None where it kept none."""
+    path = run_folder / _KEPT
+    if not path.is_file():
+        return None
+    return HostEffect.from_json(path.read_text(encoding="utf-8"))
+
+
+def _lines(effect: HostEffect) -> list[str]:
+    """What a description says, a line each, to be compared."""
+    lines = []
+    for slot in effect.slots:
+        lines.append(f"{slot.name}: {slot.kind} {slot.plugin}")
+        lines += [f"{slot.name} controls {signature_of(s)}" for s in slot.controls]
+        lines += [f"{slot.name} fixes {name} at {value}" for name, value in slot.fixed]
+        lines += [f"{slot.name} has {line}" for line in slot.interface]
+    return lines
 
 
 def plugin_kind(name: str) -> str | None:

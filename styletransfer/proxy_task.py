@@ -23,7 +23,7 @@ from ddspx.training.parallel import compile_step
 from ddspx.training.task import Sounds, Task, create_state
 from ddspx.types import Rate
 from styletransfer.hosts.host import Host
-from styletransfer.presets import load_effect
+from styletransfer.presets import kept_effect, load_effect
 from styletransfer.proxy import Proxy, ProxyConfig, distance, make_proxy
 
 
@@ -200,6 +200,7 @@ def load_proxy(run_folder: str | Path, which: str = "best") -> tuple[Proxy, Any]
       ConfigurationError: a run of another kind.
     """
     config = from_dict(ProxyRunConfig, read_run(run_folder)["config"])
-    effect = load_effect(config.effect).at_sample_rate(config.sample_rate)
+    effect = kept_effect(Path(run_folder)) or load_effect(config.effect)
+    effect = effect.at_sample_rate(config.sample_rate)
     proxy = make_proxy(effect, config.sample_rate, config.proxy)
     return proxy, restore_params(run_folder, which=which)

@@ -20,6 +20,8 @@ from styletransfer.hosts.probe import probe_signal
 from styletransfer.presets import (
     EffectError,
     available_effects,
+    kept_effect,
+    kept_with,
     load_effect,
     parse_effect,
 )
@@ -231,3 +233,29 @@ def test_an_engine_of_unknown_kind_is_refused():
     slot = dataclasses.replace(effect.slots[0], kind="clap")
     with pytest.raises(ValueError, match="no engine opens plug-ins of kind 'clap'"):
         Engine(dataclasses.replace(effect, slots=(slot,)), 24000)
+
+
+def test_a_run_keeps_its_effect_and_refuses_another_with_the_difference(tmp_path):
+    effect = load_effect("compressor")
+    assert kept_effect(tmp_path) is None
+    for name, text in kept_with(effect, tmp_path).items():
+        (tmp_path / name).write_text(text)
+    assert kept_with(effect, tmp_path)
+    assert kept_effect(tmp_path) == effect
+    (slot, gain) = effect.slots
+    narrower = dataclasses.replace(slot.controls[1], high=10.0)
+    controls = (slot.controls[0], narrower, *slot.controls[2:])
+    other = dataclasses.replace(
+        effect, slots=(dataclasses.replace(slot, controls=controls), gain)
+    )
+    with pytest.raises(
+        EffectError,
+        match=r"- compressor controls ratio 1..20; .* controls ratio 1..10\.",
+    ):
+        kept_with(other, tmp_path)
+    exchanged = dataclasses.replace(
+        effect, slots=(dataclasses.replace(slot, interface=("ratio 1..30",)), gain)
+    )
+    with pytest.raises(EffectError, match=r"\+ compressor has ratio 1..30\."):
+        kept_with(exchanged, tmp_path)
+    assert kept_effect(tmp_path) == effect

@@ -331,12 +331,25 @@ def load_frozen(run_folder: str | Path) -> Any:
 # ------------------------------------------------------------------------- the run file
 
 
-def write_run(run_folder: str | Path, run: Mapping[str, Any], config_yaml: str) -> None:
-    """Writes `run.json` and `config.yaml`, each aside and then renamed."""
+def write_run(
+    run_folder: str | Path,
+    run: Mapping[str, Any],
+    config_yaml: str,
+    attachments: Mapping[str, str] | None = None,
+) -> None:
+    """Writes `run.json`, `config.yaml` and more texts, each aside and then renamed.
+
+    Args:
+        run_folder: made where it does not exist.
+        run: what `read_run` gives back.
+        config_yaml: the configuration for people.
+        attachments: text by file name, written before the folder counts as a run.
+    """
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(run, indent=2) + "\n"
-    for name, content in (("config.yaml", config_yaml), ("run.json", text)):
+    files = {**(attachments or {}), "config.yaml": config_yaml, "run.json": text}
+    for name, content in files.items():
         aside = folder / f".{name}.tmp"
         aside.write_text(content, encoding="utf-8")
         os.replace(aside, folder / name)

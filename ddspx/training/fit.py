@@ -86,6 +86,7 @@ def fit(
     run_config: Any = None,
     file_names: Sequence[str] = (),
     mesh: Mesh | None = None,
+    attachments: Mapping[str, str] | None = None,
 ) -> TrainState:
     """Trains a task until `config.steps`, or resumes the run in the folder.
 
@@ -103,6 +104,8 @@ def fit(
         file_names: names of the data files, for messages.
         mesh: spread the batch over these devices (the task's functions must be
             compiled for it, see `parallel.compile_step`); None for one device.
+        attachments: texts by file name that belong to the run, such as a description
+            of what it is trained for; written beside its record.
 
     Returns:
         The state after the last step, also after Ctrl-C (then `state.step` is less
@@ -114,7 +117,9 @@ def fit(
         ConfigurationError: the run was started with another configuration.
         CheckpointError: the folder is not a run, or its checkpoints cannot be read.
     """
-    run = _Run(task, config, Path(run_folder), run_config, file_names, mesh)
+    run = _Run(
+        task, config, Path(run_folder), run_config, file_names, mesh, attachments
+    )
     with run:
         return run.train(batches, [] if evaluation is None else evaluation)
 
@@ -128,7 +133,9 @@ class _Run:
         run_config: Any,
         file_names: Sequence[str],
         mesh: Mesh | None,
+        attachments: Mapping[str, str] | None,
     ) -> None:
+        self.attachments = attachments
         self.task, self.config, self.folder, self.mesh = task, config, folder, mesh
         self.run_config = config if run_config is None else run_config
         if run_config is not None and config not in vars(run_config).values():
@@ -179,7 +186,7 @@ class _Run:
         config, folder = self.config, self.folder
         if self.first:
             text = to_yaml(self.run_config)
-            checkpoint.write_run(folder, self.record, text)
+            checkpoint.write_run(folder, self.record, text, self.attachments)
         if self.task.frozen is not None:
             checkpoint.save_frozen(folder, self.task.frozen)
         self.last = stack.enter_context(

@@ -100,13 +100,18 @@ def check_interface(slot: Slot, found: Interface) -> None:
       PluginError: the difference, line by line; or controls that it does not have.
     """
     if slot.interface and slot.interface != found.signature:
-        lines = list(unified_diff(slot.interface, found.signature, n=0, lineterm=""))
-        changes = "; ".join(f"{s[0]} {s[1:]}" for s in lines[2:] if s[0] in "+-")
+        changes = differences(slot.interface, found.signature)
         raise PluginError(
             f"slot {slot.name}: {found.kind} plug-in {slot.plugin} has other parameters"
             f" than when this effect was made (- then, + now): {changes}. Install the"
             " version of then, or make the effect anew and train again"
         )
+
+
+def differences(then: Sequence[str], now: Sequence[str]) -> str:
+    """Lines that went and came: ``"- ratio 1..20; + ratio 1..10"``."""
+    lines = list(unified_diff(then, now, n=0, lineterm=""))
+    return "; ".join(f"{s[0]} {s[1:]}" for s in lines[2:] if s[0] in "+-")
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:
