@@ -12,7 +12,9 @@ from pedalboard, and what a render of both costs), effects (forward and gradient
 memory and compile time of the JAX effects, against C++ doing the forward pass),
 accuracy (the DSP in float32 against float64, as SNR in dB), factors (whether as many
 latents are proposed as an effect has parameters), embedding (which effect an
-unsupervised code tells, against PCA of the same images; information about settings).
+unsupervised code tells, against PCA of the same images; information about settings),
+recovery (hidden settings of plug-ins, found with a target given; which controls can be
+told at all), plugins (every installed one: does it load, repeat, give sound).
 """
 
 import importlib
@@ -35,6 +37,7 @@ SUITES = (
     "latents",
     "embedding",
     "recovery",
+    "plugins",
 )
 
 
