@@ -14,6 +14,7 @@ from ddspx.parameters import identity_controls
 from styletransfer.evaluation import truth_loss
 from styletransfer.hosts import open_host
 from styletransfer.presets import parse_effect
+from styletransfer.search import SEARCHES
 from styletransfer.transfer import (
     TransferConfig,
     TransferError,
@@ -34,6 +35,16 @@ slots:
     fixed: {cutoff_frequency_hz: 1000, q: 0.7071}
   gain:
     plugin: Gain
+"""
+# Its delay has a trough wherever an echo meets another beat.
+ECHO = """
+slots:
+  delay:
+    plugin: Delay
+    controls:
+      delay_seconds: {low: 0.05, high: 1.0}
+      feedback: {low: 0.0, high: 0.8}
+      mix:
 """
 CONFIG = TransferConfig(renders=60, excerpt_s=2.0, prior=0.5)
 
@@ -95,6 +106,23 @@ def test_target_recovers_the_settings(host, sounds):
     result = transfer(host, dry, truth, paired=True, config=CONFIG)
     assert result.loss["after"] < 0.02 * result.loss["before"]
     np.testing.assert_allclose(result.controls, [0.85, 0.35], atol=0.01)
+
+
+def test_target_is_searched_until_it_is_met(monkeypatch):
+    dry = render_piece("drums", 0, sample_rate=RATE)[:1, : 2 * RATE]
+    hidden = np.array([0.2, 0.7, 0.4], np.float32)
+    config = dataclasses.replace(CONFIG, renders=500)
+    with open_host(parse_effect(ECHO, "echo"), RATE, backend="serial") as echo:
+        truth = echo.render(dry[None], hidden[None]).audio[0]
+        result = transfer(echo, dry, truth, paired=True, config=config)
+        monkeypatch.setattr("styletransfer.transfer.WITH_TARGET", SEARCHES)
+        stuck = transfer(echo, dry, truth, paired=True, config=config)
+    assert stuck.loss["after"] > 0.2 * stuck.loss["before"]
+    assert result.loss["after"] < 1e-3 * result.loss["before"]
+    np.testing.assert_allclose(result.controls, hidden, atol=2e-3)
+    # The same way as far as it went, and not one render after the target was met.
+    assert result.history[: len(stuck.history)] == stuck.history
+    assert stuck.renders < result.renders < 500
 
 
 def test_same_call_same_bits_and_nothing_is_changed(host, sounds):
