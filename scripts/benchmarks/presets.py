@@ -167,6 +167,12 @@ def compare(
         for measure, (one, two) in told.items():
             interval = lower_by(one, two, groups, options.resamples)
             rows[pair.modern][f"{measure}_below_{baseline}"] = list(interval)
+            alone = [
+                1.0 - one[groups == name].mean() / two[groups == name].mean()
+                for name in sorted(set(groups))
+            ]
+            worst = float(min(alone))
+            rows[pair.modern][f"worst_{measure}_below_{baseline}"] = worst
     print(
         f"\n{pair.faithful} and {pair.modern}: {rows['pca']['fitted_to']} training"
         f" windows, {len(images)} held out of {len(set(groups))} speakers or pieces;"
