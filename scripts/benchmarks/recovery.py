@@ -400,6 +400,7 @@ def summarise(cases: list[Case], names: list[str]) -> dict[str, Any]:
         "share": list(bootstrap(share, groups, draws=2000)),
         "share_median": float(np.median(share)),
         "beats_nothing": float(np.mean(result < nothing)),
+        "beats_level": float(np.mean(result < losses["level"])),
         "beats_best_random": float(np.mean(result < losses["best_random"])),
         "recovered": float(recovered.mean()),
         "inaudible": sum(case.inaudible for case in cases),
@@ -428,8 +429,8 @@ def _print(report: dict[str, Any], count: int, options: Arguments) -> None:
     )
     head = "".join(f"{label:>9}" for label in LABELS.values())
     print(
-        f"{'':<16}{head}{'95 %':>16}{'share':>8}{'< nothing':>10}{'< rnd':>7}"
-        f"{'< 5 %':>7}{'redrawn':>9}{'renders':>9}{'s':>6}"
+        f"{'':<16}{head}{'95 %':>16}{'share':>8}{'< nothing':>10}{'< level':>8}"
+        f"{'< rnd':>7}{'< 5 %':>7}{'redrawn':>9}{'renders':>9}{'s':>6}"
     )
     for name, row in report.items():
         cells = "".join(f"{row['losses'][key][0]:>9.3f}" for key in LABELS)
@@ -438,7 +439,8 @@ def _print(report: dict[str, Any], count: int, options: Arguments) -> None:
         print(
             f"{Path(name).stem:<16}{cells}{f'{low:.3f} - {high:.3f}':>16}"
             f"{row['share_median']:>8.1%}{row['beats_nothing']:>10.0%}"
-            f"{row['beats_best_random']:>7.0%}{row['recovered']:>7.0%}{redrawn:>9}"
+            f"{row['beats_level']:>8.0%}{row['beats_best_random']:>7.0%}"
+            f"{row['recovered']:>7.0%}{redrawn:>9}"
             f"{row['renders']:>9.0f}{row['seconds']:>6.1f}"
         )
     print(

@@ -16,7 +16,7 @@ LABELS = {
     "best_random": "best rnd",
     "result": "search",
 }
-_TOLD, _TRADED, _SILENT = "tab:blue", "tab:orange", "lightgrey"
+_ERROR, _TOLD, _TRADED, _SILENT = "slategrey", "tab:blue", "tab:orange", "lightgrey"
 
 
 def draw(report: dict[str, Any], title: str) -> Figure:
@@ -39,8 +39,8 @@ def draw(report: dict[str, Any], title: str) -> Figure:
         handles=handles,
         loc="outside lower center",
         ncols=3,
-        title="bar: median error of a control in the unit cube, coloured by the share"
-        " of targets that tell it; dot: the same where the sound was recovered",
+        title="bars: median error of a control, 1 is its range; dots: the same where"
+        " the sound was recovered; strips: share of the targets in which it is",
     )
     figure.suptitle(title)
     return figure
@@ -70,25 +70,30 @@ def _draw_losses(axis, report: dict[str, Any]) -> None:
         for name, row in report.items()
     ]
     axis.set_xticks(np.arange(len(report)), labels, fontsize=9)
-    axis.set(yscale="log", ylabel="MR-STFT loss to the target, mean and 95 %")
-    axis.set_ylim(bottom=floor)
+    axis.set(yscale="log", ylabel="MR-STFT loss, mean and 95 %")
+    # Room for the legend above.
+    axis.set_ylim(floor, 8 * axis.get_ylim()[1])
     axis.grid(True, axis="y", which="major", alpha=0.3)
     axis.legend(ncols=len(LABELS), fontsize=9, loc="upper left")
 
 
 def _draw_controls(axis, effect: str, controls: dict[str, Any]) -> None:
     names = [name.split(".")[-1] for name in controls]
+    low, thick, wide = -0.13, 0.09, 0.8
     for k, found in enumerate(controls.values()):
-        start = 0.0
+        axis.bar(k, found["error"], 0.6, color=_ERROR)
         traded = 1.0 - found["told"] - found["silent"]
+        start = k - wide / 2
         shares = (found["told"], traded, found["silent"])
         for share, color in zip(shares, (_TOLD, _TRADED, _SILENT), strict=True):
-            height = share * max(found["error"], 0.008)
-            axis.bar(k, height, 0.75, bottom=start, color=color)
-            start += height
+            axis.bar(start, thick, wide * share, bottom=low, color=color, align="edge")
+            start += wide * share
         known = found["error_where_recovered"]
         if known is not None:
             axis.plot(k, known, "o", color="black", ms=4)
+    axis.axhline(0.0, color="black", lw=0.8)
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-    axis.set(ylim=(0, 0.8), title=Path(effect).stem)
+    axis.set_yticks([0.0, 0.25, 0.5, 0.75])
+    axis.set(ylim=(low - 0.02, 0.85), title=Path(effect).stem)
     axis.grid(True, axis="y", alpha=0.3)
+    axis.set_axisbelow(True)
