@@ -3,13 +3,17 @@
     python scripts/train.py proxy RUN --config configs/proxy/channel_strip.yaml
         [--data MANIFEST_OR_FOLDER] [--fit.steps 500] [...]
 
+    python scripts/train.py controller RUN --config configs/controller/smoke.yaml
+        [--data MANIFEST_OR_FOLDER] [--effect NAME] [...]
+
     python scripts/train.py vae RUN --config configs/vae/digits.yaml
         [--data MANIFEST_OR_FOLDER] [--objective.tau 20] [...]
 
-Tasks: proxy (a learned differentiable stand-in of an effect), vae (a beta-VAE of
-spectrograms). RUN is the folder to write; `tensorboard --logdir RUN` shows curves,
-sounds and pictures. Without --data the practice corpus is rendered into a folder beside
-RUN. --only PATTERN takes the recordings whose path matches, such as 'digits/*'.
+Tasks: proxy (a learned differentiable stand-in of an effect), controller (predicts an
+effect's settings from input and reference), vae (a beta-VAE of spectrograms). RUN is
+the folder to write; `tensorboard --logdir RUN` shows curves, sounds and pictures.
+Without --data the practice corpus is rendered into a folder beside RUN. --only PATTERN
+takes the recordings whose path matches, such as 'digits/*'.
 Bad input: one line, exit code 2.
 """
 
@@ -29,7 +33,10 @@ from ddspx.data.split import assign_splits, select
 from ddspx.training.configuration import parse_command_line
 from ddspx.training.fit import fit
 from ddspx.training.parallel import make_mesh
+from styletransfer.controller_task import ControllerRunConfig, controller_task
 from styletransfer.hosts import open_host
+from styletransfer.models import make_controller
+from styletransfer.pairs import pair_batches
 from styletransfer.presets import kept_with, load_effect
 from styletransfer.proxy import make_proxy
 from styletransfer.proxy_task import ProxyRunConfig, proxy_task, rendered_batches
@@ -93,6 +100,36 @@ def train_proxy(
         )
 
 
+def train_controller(
+    config: ControllerRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+) -> None:
+    """Trains a predictor of the settings of ``config.effect`` on pairs."""
+    effect = load_effect(config.effect)
+    attachments = kept_with(effect, run_folder)
+    crops = CropConfig(sample_rate=config.sample_rate, seconds=2 * config.seconds)
+    known = audio_dataset(select(clips, "train"), crops)
+    held_out = audio_dataset(select(clips, "valid"), crops)
+    mesh = make_mesh() if jax.device_count() > 1 else None
+    with open_host(effect, config.sample_rate) as host:
+        controller = make_controller(config.model, len(host.specs), config.sample_rate)
+        made, judged = (
+            pair_batches(part, host, config.batch_size, config=config.pairs, seed=seed)
+            for part, seed in ((known, 0), (held_out, 1))
+        )
+        with controller_task(controller, host, config.optimizer, mesh) as task:
+            fit(
+                task,
+                made,
+                config.fit,
+                run_folder,
+                evaluation=judged,
+                run_config=config,
+                file_names=known.files,
+                mesh=mesh,
+                attachments=attachments,
+            )
+
+
 def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -> None:
     """Trains a VAE on random crops; judges it on whole recordings of other groups."""
     print(describe_tau(config))
@@ -102,6 +139,7 @@ def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -
 
 TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {
     "proxy": (ProxyRunConfig, train_proxy),
+    "controller": (ControllerRunConfig, train_controller),
     "vae": (VaeRunConfig, train_vae),
 }
 

@@ -7,8 +7,9 @@ rendered with them, each from a cleared state, which is how a prediction is rend
     reference  the other half, treated
     target     the input's half, treated; at the hidden settings the render equals it
 
-Clips are scaled to one peak before anything is rendered, and nothing is scaled after:
-what an effect does to the level is part of its sound, and of what has to be predicted.
+Clips are scaled to a peak, drawn for each, before anything is rendered, and nothing is
+scaled after: what an effect does to the level is part of its sound, and of what has to
+be predicted, for recordings of any level.
 
 Settings that are not heard are drawn again, and counted. Where none was heard in a
 number of tries, or the effect failed, the example is marked as not valid and belongs
@@ -36,14 +37,14 @@ class PairConfig:
     """How pairs are made.
 
     Attributes:
-      peak_db: peak of each clip, both halves together, dBFS.
+      peak_db: least and greatest peak of clips, both halves together, dBFS.
       silence_db: a half with an RMS below this, dBFS, makes the example not valid.
       audible_db: mean change of the log spectrum by which settings count as heard.
       tries: draws of settings before an example is given up.
       untreated: share of pairs whose reference and target are not treated.
     """
 
-    peak_db: float = -12.0
+    peak_db: tuple[float, float] = (-24.0, -3.0)
     silence_db: float = -60.0
     audible_db: float = 0.5
     tries: int = 8
@@ -105,7 +106,7 @@ class PairMaker(grain.transforms.RandomMap):
             raise ValueError(
                 f"clips of {length} samples cannot be halved; make it even"
             )
-        clips, sounding = _levelled(clips, self._config)
+        clips, sounding = _levelled(clips, self._config, rng)
         halves = np.stack(np.split(clips, 2, axis=-1), axis=1)
         # Which half is the input is a coin of its own for each example.
         order = rng.integers(0, 2, count)
@@ -199,10 +200,12 @@ def spectrum_change_db(
     return float(np.mean(changes))
 
 
-def _levelled(clips: np.ndarray, config: PairConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Clips at one peak, and whether both halves of each are more than silence."""
+def _levelled(
+    clips: np.ndarray, config: PairConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clips at drawn peaks, and whether both halves of each are more than silence."""
     peaks = np.abs(clips).max(axis=(1, 2), keepdims=True)
-    wanted = 10.0 ** (config.peak_db / 20.0)
+    wanted = 10.0 ** (rng.uniform(*config.peak_db, peaks.shape) / 20.0)
     scaled = clips * (wanted / np.maximum(peaks, 1e-9)).astype(np.float32)
     halves = np.stack(np.split(scaled, 2, axis=-1), axis=1)
     power = np.mean(halves.astype(np.float64) ** 2, axis=(2, 3))

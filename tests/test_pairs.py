@@ -56,7 +56,7 @@ def test_the_target_is_the_input_at_the_hidden_settings_bit_for_bit(
 
 def test_the_reference_is_the_other_half_treated_from_a_cleared_state(compressor):
     audio = clips(10)
-    pairs = made(compressor, audio, untreated=0.0)
+    pairs = made(compressor, audio, untreated=0.0, peak_db=(-12.0, -12.0))
     scaled = audio / np.abs(audio).max(axis=(1, 2), keepdims=True) * 10 ** (-12 / 20)
     first, second = np.split(scaled, 2, axis=-1)
     is_first = np.array(
@@ -153,3 +153,10 @@ def test_the_change_of_a_gain_is_its_size():
     assert spectrum_change_db(audio, 2.0 * audio) == pytest.approx(
         5.6, abs=0.5
     )  # the floor of the spectrum takes a part of the bands out
+
+
+def test_levels_are_drawn_from_their_range(compressor):
+    audio = clips(30)
+    pairs = made(compressor, audio, untreated=0.5, peak_db=(-30.0, -10.0))
+    peak_db = 20 * np.log10(np.abs(pairs["audio"]).max(axis=(1, 2)))
+    assert peak_db.max() <= -9.99 and peak_db.std() > 3.0
