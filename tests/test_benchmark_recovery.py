@@ -10,8 +10,7 @@ from jax import numpy as jnp
 from ddspx import audio
 from ddspx.data.practice import render_piece
 from styletransfer.hosts import open_host
-from styletransfer.hosts.interface import PluginMissing
-from styletransfer.presets import load_effect, parse_effect
+from styletransfer.presets import parse_effect
 from styletransfer.transfer import TargetScore
 
 RATE = 16000
@@ -83,11 +82,8 @@ def test_suite_recovers_a_tone_and_repeats_to_the_bit(folder, tmp_path, capsys):
     assert again == report
 
 
-def test_suite_takes_an_installed_plugin(folder, tmp_path):
-    try:
-        load_effect("mda_overdrive")
-    except PluginMissing as missing:
-        pytest.skip(str(missing))
+def test_suite_takes_an_installed_plugin(folder, tmp_path, installed_effect):
+    installed_effect("mda_overdrive")  # or skips with the reason
     report = run(
         folder, tmp_path / "a", "--effects", "mda_overdrive", "--renders", "120"
     )
