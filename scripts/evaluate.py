@@ -1,11 +1,13 @@
 """The scoreboard of style transfer on held-out recordings, against its baselines.
 
     python scripts/evaluate.py --data MANIFEST_OR_FOLDER --category speech --out RUN
+    python scripts/evaluate.py --checkpoint CONTROLLER --no-search --out RUN [...]
 
 Every pair of non-overlapping sections of a speaker or piece of the test split, times
 several hidden settings; multi-resolution STFT loss to the truth; 95 % intervals that
 resample speakers or pieces first. Writes RUN.json and RUN.png. Without --data the
-practice corpus is rendered and used.
+practice corpus is rendered and used. With --checkpoint a trained controller stands on
+the board too, in one render, on the effect that it was trained for.
 """
 
 import json
@@ -25,12 +27,14 @@ from ddspx.data.dataset import Section, sections
 from ddspx.data.manifest import load_collection
 from ddspx.data.practice import render_practice_corpus
 from styletransfer import evaluation
+from styletransfer.controller import load_controller
 from styletransfer.hosts import Host, open_host
 from styletransfer.presets import load_effect
 from styletransfer.transfer import Method, TransferConfig
 
 NOTHING, LEVEL = "do nothing", "level-matched dry"
 TRANSFER, WRONG = "transfer", "transfer, wrong reference"
+PREDICTED, PREDICTED_WRONG = "predicted", "predicted, wrong reference"
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,11 @@ class Arguments:
     split: str = "test"
     """Which split; tune on another one."""
     effect: str = "channel_strip"
-    """Effect preset or YAML file."""
+    """Effect preset or YAML file; that of the checkpoint where one is given."""
+    checkpoint: Path | None = None
+    """Run folder of a controller."""
+    search: bool = True
+    """Whether the search by renders takes part."""
     section_s: float = 5.0
     """Length of a section in seconds."""
     settings: int = 3
@@ -74,7 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
         for path in (table, picture):
             if path.exists() and not options.overwrite:
                 raise ValueError(f"{path}: exists already; add --overwrite")
-        effect = load_effect(options.effect)
+        loaded = (
+            None if options.checkpoint is None else load_controller(options.checkpoint)
+        )
+        if loaded is None and not options.search:
+            raise ValueError("--no-search leaves nothing to judge; give --checkpoint")
+        effect = load_effect(options.effect) if loaded is None else loaded.effect
         config = TransferConfig(
             method=options.method,
             renders=options.renders,
@@ -94,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         return hosts[rate]
 
     try:
-        names, results = _run(options, groups, open_at, config)
+        names, results = _run(options, groups, open_at, config, loaded)
     finally:
         for host in hosts.values():
             host.close()
@@ -124,15 +137,19 @@ def _groups(options: Arguments) -> dict[str, list[tuple[str, Section]]]:
     return groups
 
 
-def _run(options, groups, open_at, config):
-    methods = {
+def _run(options, groups, open_at, config, loaded):
+    methods: dict[str, evaluation.Method] = {
         NOTHING: evaluation.do_nothing,
         LEVEL: evaluation.level_matched,
         "random settings": evaluation.random_settings,
         "true settings": evaluation.true_settings,
-        TRANSFER: evaluation.transfer_method(config),
-        WRONG: evaluation.transfer_method(config, wrong=True),
     }
+    if options.search:
+        methods[TRANSFER] = evaluation.transfer_method(config)
+        methods[WRONG] = evaluation.transfer_method(config, wrong=True)
+    if loaded is not None:
+        methods[PREDICTED] = evaluation.predicted_method(loaded)
+        methods[PREDICTED_WRONG] = evaluation.predicted_method(loaded, wrong=True)
     trials = list(
         evaluation.make_trials(
             groups, open_at, settings=options.settings, seed=options.seed
@@ -196,7 +213,11 @@ def _board(title, groups, results, chosen) -> dict:
     results = {name: values[chosen] for name, values in results.items()}
     rows = evaluation.scoreboard(results, groups, baseline=NOTHING)
     against_level = evaluation.scoreboard(results, groups, baseline=LEVEL)
-    against_wrong = evaluation.bootstrap(results[WRONG] - results[TRANSFER], groups)
+    against_wrong = {
+        right: evaluation.bootstrap(results[wrong] - results[right], groups)
+        for right, wrong in ((TRANSFER, WRONG), (PREDICTED, PREDICTED_WRONG))
+        if right in results
+    }
     print(
         f"{title}: {len(groups)} trials of {len(set(groups))} groups; loss to the"
         " truth, lower is better; brackets: 95 % interval"
@@ -217,14 +238,15 @@ def _board(title, groups, results, chosen) -> dict:
             f"{row.method:<28}{row.mean.mean:>8.3f}{row.median:>9.3f}   "
             f"{gain[0]:<34}{gain[1]:<34}"
         )
-    print(
-        f"wrong reference less right reference: {against_wrong.mean:.3f}"
-        f" [{against_wrong.low:.3f}, {against_wrong.high:.3f}]"
-    )
+    for name, apart in against_wrong.items():
+        print(
+            f"{name}: wrong reference less right reference: {apart.mean:.3f}"
+            f" [{apart.low:.3f}, {apart.high:.3f}]"
+        )
     return {
         "rows": [asdict(row) for row in rows],
         "against_level_matched": [asdict(row) for row in against_level],
-        "wrong_less_right": against_wrong._asdict(),
+        "wrong_less_right": {k: v._asdict() for k, v in against_wrong.items()},
     }
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from ddspx import losses
 from ddspx.data.dataset import Section
 from ddspx.parameters import sample_controls
+from styletransfer.controller import LoadedController, predict
 from styletransfer.hosts import Host, Status
 from styletransfer.transfer import TransferConfig, transfer
 
@@ -155,6 +156,24 @@ def transfer_method(config: TransferConfig, *, wrong: bool = False) -> Method:
         del rng
         reference = trial.wrong if wrong else trial.reference
         return transfer(host, trial.dry, reference, config=config).audio
+
+    return method
+
+
+def predicted_method(loaded: LoadedController, *, wrong: bool = False) -> Method:
+    """The effect at the settings that a trained controller says, in one render.
+
+    Args:
+      loaded: a controller of the very effect that the trials hide settings of.
+      wrong: give it the reference that must lose.
+    """
+
+    def method(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
+        del rng
+        reference = trial.wrong if wrong else trial.reference
+        rate = trial.sample_rate
+        found = predict(loaded, trial.dry, reference, rate, rate)
+        return host.render(trial.dry[None], found.controls[None]).audio[0]
 
     return method
 

@@ -212,3 +212,33 @@ def test_settings_of_the_run_are_frozen_dataclasses():
     config = ControllerRunConfig()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seconds = 3.0  # pyright: ignore
+
+
+def test_the_scoreboard_takes_a_controller(run):
+    """On the same trials as the rest, from the trial's reference alone."""
+    from styletransfer.evaluation import Trial, do_nothing, predicted_method, truth_loss
+
+    folder, _ = run
+    loaded = load_controller(folder, "last")
+    dry, other = (probe_signal(RATE, 1.2, seed)[None] for seed in (40, 41))
+    hidden, another = np.array([[0.35, 0.85], [0.9, 0.2]], np.float32)
+    rng = np.random.default_rng(0)
+    with open_host(loaded.effect, RATE, backend="serial") as host:
+        made = host.render(
+            np.stack([dry, other]),
+            np.stack([hidden, hidden, another]),
+            np.array([0, 1, 1], np.int32),
+        )
+        truth, reference, wrong = made.audio
+        trial = Trial("g", "n", RATE, dry, reference, wrong, truth, hidden)
+        right = predicted_method(loaded)(trial, host, rng)
+        misled = predicted_method(loaded, wrong=True)(trial, host, rng)
+        apart = {
+            name: float(truth_loss(sound, truth))
+            for name, sound in (
+                ("right", right),
+                ("misled", misled),
+                ("nothing", do_nothing(trial, host, rng)),
+            )
+        }
+    assert apart["right"] < apart["nothing"] and apart["right"] < apart["misled"]
