@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import compiler
@@ -26,6 +26,7 @@ from ddspx import audio, plotting
 from ddspx.data.dataset import Section, sections
 from ddspx.data.manifest import load_collection
 from ddspx.data.practice import render_practice_corpus
+from ddspx.training.checkpoint import CheckpointError
 from styletransfer import evaluation
 from styletransfer.controller import load_controller
 from styletransfer.hosts import Host, open_host
@@ -53,6 +54,8 @@ class Arguments:
     """Effect preset or YAML file; that of the checkpoint where one is given."""
     checkpoint: Path | None = None
     """Run folder of a controller."""
+    refine: int = 0
+    """Renders that improve the prediction; 0 leaves that method out."""
     search: bool = True
     """Whether the search by renders takes part."""
     section_s: float = 5.0
@@ -82,9 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
         for path in (table, picture):
             if path.exists() and not options.overwrite:
                 raise ValueError(f"{path}: exists already; add --overwrite")
-        loaded = (
-            None if options.checkpoint is None else load_controller(options.checkpoint)
-        )
+        loaded = None
+        if options.checkpoint is not None:
+            loaded = load_controller(options.checkpoint)
         if loaded is None and not options.search:
             raise ValueError("--no-search leaves nothing to judge; give --checkpoint")
         effect = load_effect(options.effect) if loaded is None else loaded.effect
@@ -96,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             prior=options.prior,
         )
         groups = _groups(options)
-    except ValueError as error:
+    except (ValueError, CheckpointError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     hosts: dict[int, Host] = {}
@@ -150,6 +153,11 @@ def _run(options, groups, open_at, config, loaded):
     if loaded is not None:
         methods[PREDICTED] = evaluation.predicted_method(loaded)
         methods[PREDICTED_WRONG] = evaluation.predicted_method(loaded, wrong=True)
+        if options.refine:
+            further = replace(config, renders=1 + options.refine)
+            methods["predicted and refined"] = evaluation.predicted_method(
+                loaded, refine=further
+            )
     trials = list(
         evaluation.make_trials(
             groups, open_at, settings=options.settings, seed=options.seed

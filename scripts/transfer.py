@@ -2,6 +2,7 @@
 
     python scripts/transfer.py INPUT --reference REF --effect channel_strip --output OUT.wav
     python scripts/transfer.py INPUT --target TREATED_INPUT --effect compressor --output OUT.wav
+    python scripts/transfer.py INPUT --reference REF --checkpoint RUN --refine 100 --output OUT.wav
     python scripts/transfer.py FOLDER --batch --reference REF --effect reverb --output OUT_FOLDER
 
 Writes OUT.wav, OUT.json (settings in physical units, distances before and after) and
@@ -22,9 +23,12 @@ import tyro
 from tqdm import tqdm
 
 from ddspx import audio, plotting
+from ddspx.training.checkpoint import CheckpointError
+from styletransfer.controller import LoadedController, load_controller, predict
 from styletransfer.hosts import Host, HostEffect, open_host
 from styletransfer.hosts.exchange import preset_paths, save_presets
 from styletransfer.hosts.interface import PluginError
+from styletransfer.models import NOT_TOLD
 from styletransfer.presets import Engine, load_effect
 from styletransfer.transfer import (
     Method,
@@ -44,8 +48,12 @@ class Arguments:
     """The recording to treat; with --batch a folder of recordings."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """File to write (.wav keeps every level); with --batch a folder."""
-    effect: str = "channel_strip"
-    """Name of a preset in configs/effects or path of a YAML file."""
+    effect: str | None = None
+    """Preset in configs/effects or path of a YAML file; channel_strip if left."""
+    checkpoint: Path | None = None
+    """Run folder of a controller: predicts the settings of the effect it is for."""
+    refine: int = 0
+    """Renders that improve a prediction, starting from it."""
     engine: Engine | None = None
     """Render in pedalboard or by its twins in jax; the file's own backend if left."""
     reference: Path | None = None
@@ -93,10 +101,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Checks everything, then works; returns the exit code."""
     options = tyro.cli(Arguments, args=arguments, description=__doc__)
     try:
-        effect = load_effect(options.effect, options.engine)
+        loaded = _controller(options)
+        effect = (
+            load_effect(options.effect or "channel_strip", options.engine)
+            if loaded is None
+            else loaded.effect
+        )
         config = TransferConfig(
             method=options.method,
-            renders=options.renders,
+            renders=options.renders if loaded is None else 1 + options.refine,
             seed=options.seed,
             excerpt_s=options.excerpt_s,
             prior=options.prior,
@@ -116,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         for job in jobs:
             host = _host(hosts, effect, job.sound.sample_rate, options)
             try:
-                result = _search(host, job, wanted, options, config, tail_s)
+                result = _search(host, job, wanted, options, config, tail_s, loaded)
                 _write(job, result, wanted_path, wanted, effect, options, config)
             except ValueError as error:
                 failed += 1
@@ -134,6 +147,24 @@ def main(arguments: list[str] | None = None) -> int:
     if interrupted:
         print("stopped early: the best setting found so far was written")
     return 2 if failed else 0
+
+
+def _controller(options: Arguments) -> LoadedController | None:
+    if options.checkpoint is None:
+        if options.refine:
+            raise TransferError("--refine improves a prediction; give --checkpoint")
+        return None
+    if options.effect is not None or options.engine is not None:
+        raise TransferError(
+            "a controller is for the effect that it was trained for; give --checkpoint"
+            " without --effect and --engine"
+        )
+    if options.refine < 0:
+        raise TransferError(f"--refine {options.refine} must be 0 or more")
+    try:
+        return load_controller(options.checkpoint)
+    except CheckpointError as error:
+        raise TransferError(str(error)) from error
 
 
 def _wanted(options: Arguments) -> tuple[Path, audio.Audio]:
@@ -233,7 +264,17 @@ def _search(
     options: Arguments,
     config: TransferConfig,
     tail_s: float,
+    loaded: LoadedController | None,
 ) -> TransferResult:
+    prediction = None
+    if loaded is not None:
+        prediction = predict(
+            loaded,
+            job.sound.samples,
+            wanted.samples,
+            job.sound.sample_rate,
+            wanted.sample_rate,
+        )
     with tqdm(
         total=config.renders,
         unit="render",
@@ -254,6 +295,7 @@ def _search(
             config=config,
             tail_s=tail_s,
             report=report,
+            prediction=prediction,
         )
 
 
@@ -289,6 +331,16 @@ def _write(
         "config": asdict(config),
         "history": result.history,
     }
+    if result.deviation is not None:
+        names = list(result.settings)
+        report["deviation"] = dict(
+            zip(names, map(float, result.deviation), strict=True)
+        )
+        report["not_told"] = [
+            name
+            for name, deviation in report["deviation"].items()
+            if deviation > NOT_TOLD
+        ]
     if options.presets and preset_paths(effect, job.output.with_suffix("")):
         report["presets"] = _save_presets(job, result, effect)
     figure = plotting.compare_sounds(
@@ -334,9 +386,13 @@ def _fit(rendered: np.ndarray, output: Path, clip: bool) -> tuple[np.ndarray, fl
 
 
 def _print_summary(result: TransferResult, report: dict, output: Path) -> None:
-    before, after = result.loss["before"], result.loss["after"]
+    stages = [result.loss["before"]]
+    if "predicted" in result.loss:
+        stages.append(result.loss["predicted"])
+    if "predicted" not in result.loss or result.renders > 1:
+        stages.append(result.loss["after"])
     print(
-        f"{output}: distance {before:.4g} -> {after:.4g}"
+        f"{output}: distance {' -> '.join(f'{stage:.4g}' for stage in stages)}"
         f" ({result.renders} renders, {result.seconds:.1f} s)"
     )
     if report["attenuation_db"]:
@@ -347,8 +403,10 @@ def _print_summary(result: TransferResult, report: dict, output: Path) -> None:
     if result.failures:
         print(f"{result.failures} renders failed and were left out")
     width = max(len(name) for name in result.settings)
+    untold = report.get("not_told", [])
     for name, entry in result.settings.items():
-        print(f"  {name:<{width}}  {entry['text']}")
+        note = "  (this pair does not tell)" if name in untold else ""
+        print(f"  {name:<{width}}  {entry['text']}{note}")
 
 
 def _refuse(error: Exception) -> int:

@@ -160,12 +160,18 @@ def transfer_method(config: TransferConfig, *, wrong: bool = False) -> Method:
     return method
 
 
-def predicted_method(loaded: LoadedController, *, wrong: bool = False) -> Method:
-    """The effect at the settings that a trained controller says, in one render.
+def predicted_method(
+    loaded: LoadedController,
+    *,
+    wrong: bool = False,
+    refine: TransferConfig | None = None,
+) -> Method:
+    """The effect at the settings that a trained controller says.
 
     Args:
       loaded: a controller of the very effect that the trials hide settings of.
       wrong: give it the reference that must lose.
+      refine: search on from the prediction; None for one render.
     """
 
     def method(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
@@ -173,7 +179,10 @@ def predicted_method(loaded: LoadedController, *, wrong: bool = False) -> Method
         reference = trial.wrong if wrong else trial.reference
         rate = trial.sample_rate
         found = predict(loaded, trial.dry, reference, rate, rate)
-        return host.render(trial.dry[None], found.controls[None]).audio[0]
+        if refine is None:
+            return host.render(trial.dry[None], found.controls[None]).audio[0]
+        made = transfer(host, trial.dry, reference, config=refine, prediction=found)
+        return made.audio
 
     return method
 

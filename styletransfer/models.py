@@ -27,6 +27,8 @@ _FLOOR_DB, _CENTRE_DB, _SPREAD_DB = -100.0, -50.0, 25.0
 _LOG_DEVIATION = (math.log(0.01), math.log(1.0))
 # Of a control uniform in the unit interval: what is known before anything is heard.
 UNIFORM_DEVIATION = math.sqrt(1.0 / 12.0)
+# Above this a pair tells next to nothing of a control.
+NOT_TOLD = 0.9 * UNIFORM_DEVIATION
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,9 @@ class Objective:
       audio: the input [channels, time].
       score: judges a render, such as `StyleScore`.
       budget: renders allowed; `BudgetExhausted` is raised by the call beyond.
-      prior: strength p of the pull towards `center`: p^2 sum_i (u_i - c_i)^2 is added
-        to the loss, as if every control were known in advance to within 1/(p sqrt 2).
+      prior: strength p of the pull towards `center`, a number or [n]: sum_i p_i^2
+        (u_i - c_i)^2 is added to the loss, as if every control were known in advance to
+        within 1/(p_i sqrt 2).
       center: controls [n] of that pull, usually the identity.
       report: called with (renders, best loss) after each batch.
       effect: the host's effect in differentiable form, for `gradients`; None
@@ -78,7 +79,7 @@ class Objective:
         score: Score,
         *,
         budget: int,
-        prior: float = 0.0,
+        prior: float | np.ndarray = 0.0,
         center: np.ndarray,
         report: Callable[[int, float], None] | None = None,
         effect: Effect | None = None,
@@ -95,7 +96,7 @@ class Objective:
         self.best_terms: dict[str, float] = {}
         self._audio = np.ascontiguousarray(audio, np.float32)
         self._report = report
-        self._prior = np.float32(prior)
+        self._prior = np.asarray(prior, np.float32)
         self._center = jnp.asarray(center, jnp.float32)
         self._score = score
 

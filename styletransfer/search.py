@@ -13,6 +13,7 @@ the complete ones:
 * ``combined``: starts wide with a space-filling sample, ends with Gauss-Newton steps
   whose Jacobian comes from finite differences of the rendered sound. Where a target is
   given, `styletransfer.persistence` goes on from there with what is left of the budget.
+* `refinement`, of a controller's prediction, is made for its start.
 * ``autodiff``, ``autodiff_lbfgs``: Adam and L-BFGS on exact gradients, through the
   effect in differentiable form (`EXACT`).
 """
@@ -307,6 +308,24 @@ def combined(
     """
     for start in best_of_wide(objective, rng, starts, wide, 1):
         gauss_newton(objective, start)
+
+
+def refinement(start: np.ndarray) -> Search:
+    """A search that begins at a prediction: judges it, then Gauss-Newton from there.
+
+    Args:
+      start: controls [n].
+
+    Returns:
+      The search; with a budget of 1 the prediction is all that is rendered.
+    """
+
+    def refine(objective: Objective, rng: np.random.Generator) -> None:
+        del rng
+        objective.losses(np.asarray(start, np.float32)[None])
+        gauss_newton(objective, start)
+
+    return refine
 
 
 def squares_of(objective: Objective, controls: np.ndarray) -> np.ndarray:

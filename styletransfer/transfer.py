@@ -27,6 +27,7 @@ from ddspx.parameters import identity_controls, settings
 from ddspx.types import AnyArray, Rate
 from styletransfer import search
 from styletransfer.hosts import Host, HostEffect, Status
+from styletransfer.models import Prediction
 from styletransfer.objective import Objective, Score
 from styletransfer.persistence import WITH_TARGET
 from styletransfer.style import StyleDistance, style_bands
@@ -98,6 +99,7 @@ class TransferResult:
       failures: renders that the effect failed.
       seconds: of searching and rendering.
       interrupted: whether Ctrl-C ended the search.
+      deviation: how sure a prediction was, standard deviations [n]; None without one.
     """
 
     audio: np.ndarray
@@ -110,6 +112,7 @@ class TransferResult:
     failures: int
     seconds: int | float
     interrupted: bool
+    deviation: np.ndarray | None = None
 
 
 def transfer(
@@ -122,6 +125,7 @@ def transfer(
     config: TransferConfig = TransferConfig(),
     tail_s: int | float = 0.0,
     report: Callable[[int, float], None] | None = None,
+    prediction: Prediction | None = None,
 ) -> TransferResult:
     """Matches `audio` to `reference` with the host's effect and renders the result.
 
@@ -136,9 +140,13 @@ def transfer(
       config: how to search.
       tail_s: seconds of silence rendered after the input, for reverbs and delays.
       report: called with (renders, best loss) as the search goes.
+      prediction: what a controller says (`styletransfer.controller.predict`). Then the
+        search begins there, and is pulled back to it by how sure it was, instead of
+        towards the identity; `TransferConfig.method` is not used. With ``renders=1``
+        the prediction is what is returned.
 
     Returns:
-      A `TransferResult`.
+      A `TransferResult`; with a prediction, `loss` also has ``"predicted"``.
 
     Raises:
       TransferError: audio or reference is silent, too short, not finite, or (paired)
@@ -162,19 +170,25 @@ def transfer(
         wanted = _features(own, np.asarray(reference, np.float32))
         score = StyleScore(wanted, StyleDistance(rate, highest_hz, config.match_level))
     excerpt = np.ascontiguousarray(audio[:, start:stop])
+    searches = WITH_TARGET if paired else search.SEARCHES
+    chosen, center = searches[config.method], identity_controls(host.specs)
+    prior: float | np.ndarray = config.prior
+    if prediction is not None:
+        center = np.asarray(prediction.controls, np.float32)
+        prior = 1.0 / (math.sqrt(2.0) * np.asarray(prediction.deviation))
+        chosen = search.refinement(center)
     objective = Objective(
         host,
         excerpt,
         score,
         budget=config.renders,
-        prior=0.0 if paired else config.prior,
-        center=identity_controls(host.specs),
+        prior=0.0 if paired else prior,
+        center=center,
         report=report,
         effect=effect,
     )
     rng = np.random.default_rng(config.seed)
-    searches = WITH_TARGET if paired else search.SEARCHES
-    interrupted = search.run(searches[config.method], objective, rng)
+    interrupted = search.run(chosen, objective, rng)
     if interrupted and not objective.history:
         raise KeyboardInterrupt
     if not objective.history:
@@ -191,18 +205,23 @@ def transfer(
     rendered = render_whole(host, audio, objective.best_controls, tail_s)
     before = {name: float(value) for name, value in terms.items()}
     pull = objective.best_terms["prior"]
+    loss = {"before": float(untouched), "after": objective.best_loss - pull}
+    if prediction is not None:
+        # At its own center the prior takes no part.
+        loss["predicted"] = objective.history[0][1]
     after = {k: v for k, v in objective.best_terms.items() if k in before}
     return TransferResult(
         audio=rendered,
         controls=objective.best_controls,
         settings=settings(host.specs, objective.best_controls),
-        loss={"before": float(untouched), "after": objective.best_loss - pull},
+        loss=loss,
         terms={"before": before, "after": after},
         history=objective.history,
         renders=objective.renders,
         failures=objective.failures,
         seconds=time.perf_counter() - started,
         interrupted=interrupted,
+        deviation=None if prediction is None else np.asarray(prediction.deviation),
     )
 
 

@@ -242,3 +242,67 @@ def test_the_scoreboard_takes_a_controller(run):
             )
         }
     assert apart["right"] < apart["nothing"] and apart["right"] < apart["misled"]
+
+
+def test_a_prediction_can_be_taken_or_refined(run):
+    from styletransfer.transfer import TransferConfig, transfer
+
+    folder, _ = run
+    loaded = load_controller(folder, "last")
+    dry, other = (probe_signal(RATE, 2.0, seed)[None] for seed in (50, 51))
+    with open_host(loaded.effect, RATE, backend="serial") as host:
+        hidden = np.array([[0.4, 0.8]], np.float32)
+        reference = host.render(other[None], hidden).audio[0]
+        said = predict(loaded, dry, reference, RATE, RATE)
+        taken, refined = (
+            transfer(
+                host,
+                dry,
+                reference,
+                config=TransferConfig(renders=renders),
+                prediction=said,
+            )
+            for renders in (1, 60)
+        )
+    assert taken.renders == 1
+    np.testing.assert_array_equal(taken.controls, said.controls)
+    assert taken.loss["after"] == taken.loss["predicted"] == refined.loss["predicted"]
+    assert 1 < refined.renders <= 60
+    assert refined.loss["after"] < refined.loss["predicted"] < refined.loss["before"]
+    np.testing.assert_array_equal(refined.deviation, said.deviation)
+
+
+def test_the_command_line_predicts_refines_and_refuses(run, tmp_path, capsys):
+    import json
+
+    import soundfile
+    import transfer as script
+
+    folder, _ = run
+    for name, seed in (("in", 60), ("ref", 61)):
+        sound = probe_signal(RATE, 2.0, seed)
+        soundfile.write(tmp_path / f"{name}.wav", sound, RATE, subtype="FLOAT")
+    common = [
+        str(tmp_path / "in.wav"), "--reference", str(tmp_path / "ref.wav"),
+        "--checkpoint", str(folder), "-o", str(tmp_path / "out.wav"), "--overwrite",
+        "--backend", "serial",
+    ]  # fmt: skip
+    assert script.main(common) == 0
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["renders"] == 1 and set(report["deviation"]) == set(
+        report["settings"]
+    )
+    assert report["distance"]["after"] == report["distance"]["predicted"]
+    assert script.main([*common, "--refine", "40"]) == 0
+    better = json.loads((tmp_path / "out.json").read_text())
+    assert better["distance"]["after"] <= report["distance"]["after"]
+    capsys.readouterr()
+    for wrong, message in (
+        (["--effect", "reverb"], "without --effect"),
+        (["--refine", "-1"], "must be 0 or more"),
+    ):
+        assert script.main([*common, *wrong]) == 2
+        assert message in capsys.readouterr().err
+    plain = [w for w in common if w not in ("--checkpoint", str(folder))]
+    assert script.main([*plain, "--refine", "9"]) == 2
+    assert script.main([*plain, "--checkpoint", str(tmp_path)]) == 2
