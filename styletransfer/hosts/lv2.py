@@ -8,7 +8,7 @@ Latency that a plug-in reports is taken away.
 """
 
 import ctypes as c
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from styletransfer.hosts.lv2_ports import (
     read_interface,
     read_ports,
 )
-from styletransfer.hosts.routing import routed, seed_chance
+from styletransfer.hosts.routing import Stage, StagedSegment, seed_chance
 
 # lilv unloads a library with its last instance, and plug-ins may not like that.
 THREAD_SAFE = False
@@ -60,7 +60,7 @@ class _Instance(c.Structure):
     ]
 
 
-def open_segment(slots: Sequence[Slot], sample_rate: int | float) -> "Lv2Segment":
+def open_segment(slots: Sequence[Slot], sample_rate: int | float) -> StagedSegment:
     """Opens adjacent LV2 plug-ins; makes an instance of each.
 
     Args:
@@ -70,7 +70,18 @@ def open_segment(slots: Sequence[Slot], sample_rate: int | float) -> "Lv2Segment
     Raises:
       PluginError: not installed, needs what this host lacks, or has changed.
     """
-    return Lv2Segment(slots, sample_rate)
+    return StagedSegment([_stage(slot, sample_rate) for slot in slots])
+
+
+def _stage(slot: Slot, sample_rate: int | float) -> Stage:
+    plugin = Lv2Plugin(slot.plugin, sample_rate)
+    ports = plugin.ports
+    check_interface(slot, read_interface(slot.plugin, ports))
+    held = held_values(slot, [control.spec for control in ports.controls])
+    inputs, outputs = len(ports.audio_in), len(ports.audio_out)
+    return Stage(
+        inputs, outputs, held, lambda x, v: plugin.run(x, plugin.port_values(v))
+    )
 
 
 def describe(uri: str, sample_rate: int | float = 44100) -> Interface:
@@ -83,40 +94,6 @@ def describe(uri: str, sample_rate: int | float = 44100) -> Interface:
     plugin.run(np.zeros((len(plugin.ports.audio_in), 64), np.float32), plugin.defaults)
     table = read_interface(uri, plugin.ports).to_dict()
     return Interface.from_dict({**table, "latency_samples": plugin.latency})
-
-
-class Lv2Segment:
-    """Adjacent LV2 plug-ins.
-
-    Args:
-      slots: of kind ``"lv2"``, in order.
-      sample_rate: Hz.
-    """
-
-    def __init__(self, slots: Sequence[Slot], sample_rate: int | float):
-        self._stages: list[tuple[Lv2Plugin, dict[str, Any]]] = []
-        for slot in slots:
-            plugin = Lv2Plugin(slot.plugin, sample_rate)
-            check_interface(slot, read_interface(slot.plugin, plugin.ports))
-            specs = [control.spec for control in plugin.ports.controls]
-            self._stages.append((plugin, held_values(slot, specs)))
-
-    def render(
-        self, audio: np.ndarray, settings: Sequence[dict[str, Any] | None]
-    ) -> np.ndarray:
-        """See `styletransfer.hosts.engine.Segment.render`."""
-        for (plugin, held), values in zip(self._stages, settings, strict=True):
-            if values is None:
-                continue
-            ports = plugin.ports
-            port_values = plugin.port_values(held | values)
-            audio = routed(
-                audio,
-                len(ports.audio_in),
-                len(ports.audio_out),
-                lambda x, plugin=plugin, v=port_values: plugin.run(x, v),
-            )
-        return audio
 
 
 class Lv2Plugin:
@@ -162,7 +139,7 @@ class Lv2Plugin:
         """Lilv's idle instance."""
         return self._keeper.instance
 
-    def port_values(self, settings: dict[str, Any]) -> np.ndarray:
+    def port_values(self, settings: Mapping[str, Any]) -> np.ndarray:
         """Values of all ports [ports] for physical values by name."""
         values = self.defaults.copy()
         for control in self.ports.controls:

@@ -1,7 +1,9 @@
 """Audio of one or two channels through plug-ins that have their own idea of both."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,47 @@ def seed_chance() -> None:
     """
     _libc.srand(1)
     _libc.srand48(ctypes.c_long(1))
+
+
+class Stage(NamedTuple):
+    """One opened plug-in of a chain.
+
+    Attributes:
+      inputs, outputs: channels, 1 or 2 each.
+      held: values of parameters that are not controlled, by name.
+      run: ``(audio[inputs, time], values by name) -> audio[outputs, time]``, from a
+        cleared state.
+    """
+
+    inputs: int
+    outputs: int
+    held: Mapping[str, Any]
+    run: Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
+
+
+class StagedSegment:
+    """Plug-ins one after the other, as `styletransfer.hosts.engine.Segment`.
+
+    Args:
+      stages: one for each slot.
+    """
+
+    def __init__(self, stages: Sequence[Stage]):
+        self._stages = tuple(stages)
+
+    def render(
+        self, audio: np.ndarray, settings: Sequence[dict[str, Any] | None]
+    ) -> np.ndarray:
+        """See `styletransfer.hosts.engine.Segment.render`."""
+        for stage, values in zip(self._stages, settings, strict=True):
+            if values is not None:
+                run = partial(_at, stage, {**stage.held, **values})
+                audio = routed(audio, stage.inputs, stage.outputs, run)
+        return audio
+
+
+def _at(stage: Stage, values: Mapping[str, Any], audio: np.ndarray) -> np.ndarray:
+    return stage.run(audio, values)
 
 
 def routed(

@@ -11,7 +11,7 @@ wrong now and then (ZamTube: 1 time in 8); a slot that says ``fresh`` is loaded 
 is made anew at each reset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from styletransfer.hosts.interface import (
     position,
     unique,
 )
-from styletransfer.hosts.routing import routed, seed_chance
+from styletransfer.hosts.routing import Stage, StagedSegment, seed_chance
 from styletransfer.hosts.vst3_bundles import find_bundle
 
 # Loading, and resetting some plug-ins, works on the main thread only.
@@ -60,7 +60,7 @@ class Parameter:
         return min(max(place, 0.0), 1.0)
 
 
-def open_segment(slots: Sequence[Slot], sample_rate: int | float) -> "Vst3Segment":
+def open_segment(slots: Sequence[Slot], sample_rate: int | float) -> StagedSegment:
     """Loads adjacent VST3 plug-ins.
 
     Args:
@@ -70,7 +70,16 @@ def open_segment(slots: Sequence[Slot], sample_rate: int | float) -> "Vst3Segmen
     Raises:
       PluginError: not installed, not to be loaded, or has changed.
     """
-    return Vst3Segment(slots, sample_rate)
+    return StagedSegment([_stage(slot, sample_rate) for slot in slots])
+
+
+def _stage(slot: Slot, sample_rate: int | float) -> Stage:
+    plugin = Vst3Plugin(slot.plugin, sample_rate, slot.fresh)
+    face = plugin.interface
+    check_interface(slot, face)
+    return Stage(
+        face.inputs, face.outputs, held_values(slot, face.parameters), plugin.run
+    )
 
 
 def describe(plugin: str, sample_rate: int | float = 44100) -> Interface:
@@ -80,39 +89,6 @@ def describe(plugin: str, sample_rate: int | float = 44100) -> Interface:
       PluginError: see `open_segment`.
     """
     return Vst3Plugin(plugin, sample_rate).interface
-
-
-class Vst3Segment:
-    """Adjacent VST3 plug-ins.
-
-    Args:
-      slots: of kind ``"vst3"``, in order.
-      sample_rate: Hz.
-    """
-
-    def __init__(self, slots: Sequence[Slot], sample_rate: int | float):
-        self._stages: list[tuple[Vst3Plugin, dict[str, Any]]] = []
-        for slot in slots:
-            plugin = Vst3Plugin(slot.plugin, sample_rate, slot.fresh)
-            check_interface(slot, plugin.interface)
-            held = held_values(slot, plugin.interface.parameters)
-            self._stages.append((plugin, held))
-
-    def render(
-        self, audio: np.ndarray, settings: Sequence[dict[str, Any] | None]
-    ) -> np.ndarray:
-        """See `styletransfer.hosts.engine.Segment.render`."""
-        for (plugin, held), values in zip(self._stages, settings, strict=True):
-            if values is None:
-                continue
-            face = plugin.interface
-            audio = routed(
-                audio,
-                face.inputs,
-                face.outputs,
-                lambda x, plugin=plugin, v=held | values: plugin.run(x, v),
-            )
-        return audio
 
 
 class Vst3Plugin:
@@ -151,14 +127,14 @@ class Vst3Plugin:
         )
         self._move_all()
 
-    def set(self, values: dict[str, Any]) -> None:
+    def set(self, values: Mapping[str, Any]) -> None:
         """Sets physical values by name."""
         live = self._instance.parameters
         for parameter in self._parameters:
             if parameter.key in values:
                 live[parameter.key].raw_value = parameter.raw(values[parameter.key])
 
-    def run(self, audio: np.ndarray, values: dict[str, Any]) -> np.ndarray:
+    def run(self, audio: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
         """Renders audio [channels, time] from a cleared state; takes latency away."""
         seed_chance()
         if self._anew:
