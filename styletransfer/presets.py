@@ -210,7 +210,8 @@ def parse_effect(text: str, name: str, engine: Engine | None = None) -> HostEffe
             for slot, content in _mapping(table.get("slots"), "slots").items()
         )
     except PluginMissing as error:
-        package = table.get("package")
+        # What it names holds the plug-ins of the file's own format.
+        package = table.get("package") if engine in (None, backend) else None
         hint = f". On Debian or Ubuntu: apt-get install {package}" if package else ""
         raise PluginMissing(f"{error}{hint}") from error
     if not slots:

@@ -314,7 +314,7 @@ def test_the_working_directory_does_not_matter(tmp_path, monkeypatch):
 
 def test_a_worker_that_does_not_start_ends_with_what_it_wrote(monkeypatch):
     monkeypatch.setattr(
-        process_module, "worker_environment", lambda: {"PYTHONHOME": "/nonexistent"}
+        process_module, "worker_environment", lambda kinds: {"PYTHONHOME": "/none"}
     )
     with pytest.raises(RuntimeError, match=r"failed 3 times.*its log ends.*encodings"):
         RenderPool(fault_effect(), 24000, workers=1, patience=Patience(failures=2))
