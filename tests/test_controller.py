@@ -1,16 +1,19 @@
 """The controller: what it says untrained, that it learns, and that it can be kept."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 from ddspx.parameters import ParameterSpec
 from ddspx.training.checkpoint import CheckpointError
-from ddspx.training.configuration import FitConfig
+from ddspx.training.configuration import FitConfig, load_preset
 from ddspx.training.fit import fit
 from ddspx.training.optimizer import OptimizerConfig
 from styletransfer.controller import cut, embed, load_controller, predict
@@ -29,7 +32,9 @@ from styletransfer.models import (
     make_controller,
 )
 from styletransfer.pairs import PairConfig, pair_batches
-from styletransfer.presets import kept_with
+from styletransfer.presets import kept_with, load_effect
+
+ROOT = Path(__file__).parent.parent
 
 RATE = 16000
 SMALL = ControllerConfig(bands=24, channels=(8, 16), embedding=24, hidden=(32,))
@@ -275,7 +280,6 @@ def test_a_prediction_can_be_taken_or_refined(run):
 def test_the_command_line_predicts_refines_and_refuses(run, tmp_path, capsys):
     import json
 
-    import soundfile
     import transfer as script
 
     folder, _ = run
@@ -306,3 +310,49 @@ def test_the_command_line_predicts_refines_and_refuses(run, tmp_path, capsys):
     plain = [w for w in common if w not in ("--checkpoint", str(folder))]
     assert script.main([*plain, "--refine", "9"]) == 2
     assert script.main([*plain, "--checkpoint", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs/controller").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_preset_trains_two_steps(path):
+    """At its own model and effect; on short clips and small batches."""
+    config = load_preset(path, ControllerRunConfig)
+    effect = load_effect(config.effect)
+    clips = grain.MapDataset.source(
+        [{"audio": probe_signal(config.sample_rate, 0.8, k)[None]} for k in range(4)]
+    ).repeat()
+    with open_host(effect, config.sample_rate, backend="serial") as host:
+        controller = make_controller(config.model, len(host.specs), config.sample_rate)
+        made: Any = pair_batches(clips, host, 2, config=config.pairs)
+        with controller_task(controller, host, config.optimizer) as task:
+            state = task.init(jax.random.key(0))
+            for index in range(2):
+                state, metrics = task.step(state, made[index])
+            assert np.isfinite(float(metrics["loss"])) and int(state.step) == 2
+
+
+def test_the_training_script_resumes_and_refuses_another_effect(tmp_path, capsys):
+    import train as script
+
+    config = str(ROOT / "configs/controller/smoke.yaml")
+    sounds = tmp_path / "sounds"
+    for number, split in enumerate(("train", "train", "valid")):
+        path = sounds / split / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, probe_signal(RATE, 3.0, number), RATE, subtype="FLOAT")
+    rows = "".join(
+        f"{s}/{n}.wav,{s},{n}\n" for n, s in enumerate(("train", "train", "valid"))
+    )
+    (sounds / "MANIFEST.csv").write_text("path,split,group\n" + rows)
+    words = ["controller", str(tmp_path / "run"), "--config", config]
+    words += ["--data", str(sounds)]
+    assert script.main(words) == 0
+    assert (tmp_path / "run/effect.json").is_file()
+    assert script.main(words) == 0
+    kept = tmp_path / "run/effect.json"
+    kept.write_text(kept.read_text().replace('"high":20.0', '"high":21.0'))
+    capsys.readouterr()
+    assert script.main(words) == 2
+    assert "+ compressor controls ratio 1..20" in capsys.readouterr().err
+    assert load_controller(tmp_path / "run", "last").config.effect == "compressor"
