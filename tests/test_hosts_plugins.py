@@ -221,7 +221,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing(name, installed_effect):
         os.kill(host.pids[0], signal.SIGSEGV)
         thread.join()
         np.testing.assert_array_equal(results[0].audio, expected)
-        assert host.counts["restarts"] == 1 and host.counts["excluded"] == 0
+        # A busy machine may add time-outs, which cost nothing but time.
+        assert host.counts["restarts"] - host.counts["timeouts"] == 1
+        assert host.counts["excluded"] == 0
 
 
 def test_values_that_crash_a_plugin_never_reach_it(mda_library, caplog):
@@ -234,7 +236,7 @@ def test_values_that_crash_a_plugin_never_reach_it(mda_library, caplog):
     with open_host(effect, RATE, workers=1) as host:
         controls = np.full((3, len(host.specs)), np.nan, np.float32)
         assert not host.render(audio, controls).status.any()
-        assert host.counts["restarts"] == 0
+        assert host.counts["restarts"] == host.counts["timeouts"]
         assert host.counts["clamped"] == controls.size
     assert not caplog.records
 

@@ -110,8 +110,12 @@ class Lv2Plugin:
     """
 
     def __init__(self, uri: str, sample_rate: int | float):
+        with LOCK:
+            self._open(uri, float(sample_rate))
+
+    def _open(self, uri: str, sample_rate: float) -> None:
         self._uri = uri
-        self._rate = float(sample_rate)
+        self._rate = sample_rate
         self._plugin = installed_plugin(uri)
         self.ports: Ports = read_ports(uri)
         self.latency = 0
