@@ -11,7 +11,7 @@ import pytest
 import yaml
 from plugin_lies import DETUNE, hanging_library, lying_bundle, vst3_bundle
 
-from styletransfer.hosts import HostEffect, Status, open_host
+from styletransfer.hosts import HostEffect, Slot, Status, open_host
 from styletransfer.hosts.interface import Interface, PluginError, PluginMissing
 from styletransfer.hosts.pool import Patience, RenderPool
 from styletransfer.hosts.scan import describe, installed, scan
@@ -245,3 +245,11 @@ def test_the_parent_process_loads_no_plugin(installed_effect):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stdout.strip() == "[]", done
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "much"])
+def test_a_fixed_value_that_is_no_number_never_reaches_a_plugin(lies, value):
+    """MDA Detune would end the process on it."""
+    slot = Slot("a", lies(), (), (("detune", value),), kind="lv2")
+    with pytest.raises(ValueError, match="is not a finite number"):
+        open_host(HostEffect("one", (slot,)), RATE, workers=1)

@@ -1,6 +1,8 @@
 """VST3 plug-ins: what they say, how they are set, and what a reset must not lose."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from styletransfer.hosts.scan import describe, installed
 from styletransfer.hosts.vst3_bundles import bundles, find_bundle
 from styletransfer.presets import load_effect, plugin_effect
 
+ROOT = Path(__file__).parent.parent
 RATE = 24000
 MDA = (
     "ambience", "combo", "delay", "dynamics", "overdrive", "ring_mod", "multiband",
@@ -169,3 +172,27 @@ def test_a_bundle_by_relative_path_opens_in_workers(face, tmp_path, monkeypatch)
     with open_host(effect, RATE, workers=1) as host:
         rendered = host.render(audio, np.full((1, len(effect.specs)), 0.4, np.float32))
     assert not rendered.status.any()
+
+
+def test_fresh_loads_for_each_render_what_pedalboard_never_makes_anew(face):
+    """Counted in a process of its own: VST3 stays out of this one."""
+    face("ZamGate.vst3")
+    code = (
+        "import numpy as np, pedalboard\n"
+        "from styletransfer.hosts.vst3 import Vst3Plugin\n"
+        "real, loads = pedalboard.load_plugin, []\n"
+        "def counted(*a, **k):\n"
+        "    loads.append(a)\n"
+        "    return real(*a, **k)\n"
+        "pedalboard.load_plugin = counted\n"
+        "audio = 0.1 * np.ones((1, 500), np.float32)\n"
+        "for fresh in (False, True):\n"
+        "    plugin = Vst3Plugin('ZamGate.vst3', 24000, fresh)\n"
+        "    before = len(loads)\n"
+        "    made = [plugin.run(audio, {'threshold_db': -20.0}) for _ in range(3)]\n"
+        "    print(fresh, len(loads) - before, all((m == made[0]).all() for m in made))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["False", "0", "True", "True", "3", "True"], done

@@ -6,7 +6,6 @@ library in a process of its own, read back there, and compared with what was ask
 """
 
 import ctypes as c
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from styletransfer.hosts.description import HostEffect, Slot
 from styletransfer.hosts.engine import slot_settings
-from styletransfer.hosts.interface import PluginError
+from styletransfer.hosts.interface import PluginError, default_values
 from styletransfer.hosts.scan import DESCRIBE_S, ask
 
 SUFFIXES = {"vst3": ".vstpreset", "lv2": ".lv2"}
@@ -83,8 +82,8 @@ def _save(slot: Slot, values: dict[str, Any], path: Path, label: str) -> None:
             "label": label,
         }
         ask(question, DESCRIBE_S)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+        if path.is_dir():  # a folder cannot be renamed over one that holds something
+            path.replace(Path(folder) / "old")
         aside.replace(path)
 
 
@@ -120,22 +119,12 @@ def write_settings(question: dict[str, Any]) -> dict[str, Any]:
     return {"values": found}
 
 
-def _with_defaults(specs: Any, values: dict[str, Any]) -> dict[str, Any]:
-    defaults = {
-        spec.name: spec.choices[int(spec.default or 0)]
-        if spec.choices
-        else spec.default
-        for spec in specs
-    }
-    return defaults | values
-
-
 def _write_vst3(plugin: str, values: dict[str, Any], path: Path, label: str) -> Any:
     from styletransfer.hosts.vst3 import Vst3Plugin
 
     del label  # the format names a preset by its file
     writer = Vst3Plugin(plugin, 44100)
-    complete = _with_defaults(writer.interface.parameters, values)
+    complete = default_values(writer.interface.parameters) | values
     path.write_bytes(writer.preset(complete))
     return writer.raw_values(complete), Vst3Plugin(plugin, 44100).load_preset(path)
 
@@ -147,7 +136,7 @@ def _write_lv2(plugin: str, values: dict[str, Any], path: Path, label: str) -> A
 
     library, opened = lilv(), Lv2Plugin(plugin, 44100)
     specs = [control.spec for control in opened.ports.controls]
-    port_values = opened.port_values(_with_defaults(specs, values))
+    port_values = opened.port_values(default_values(specs) | values)
     asked = {
         control.spec.name: float(port_values[control.index])
         for control in opened.ports.controls

@@ -5,6 +5,7 @@ effect file its ranges, and a description the lines by which a plug-in that was
 exchanged for another version is told.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
@@ -134,19 +135,33 @@ def held_values(slot: Slot, parameters: Sequence[ParameterSpec]) -> dict[str, An
     """The fixed values of a slot, the defaults for what it says nothing of.
 
     Raises:
-      PluginError: a fixed or controlled parameter that the plug-in does not have.
+      PluginError: a fixed or controlled parameter that the plug-in does not have, or a
+        fixed value that is no number or none of its choices.
     """
     known = {spec.name: spec for spec in parameters}
-    for name in (*(n for n, _ in slot.fixed), *(s.name for s in slot.controls)):
+    held = dict(slot.fixed)
+    for name in (*held, *(s.name for s in slot.controls)):
         if name not in known and name != "bypass":
             raise PluginError(
                 f"slot {slot.name}: {slot.plugin} has no parameter {name!r}; it has:"
                 f" {', '.join(known) or 'none'}"
             )
-    values: dict[str, Any] = {
+    for name, value in held.items():
+        # Some plug-ins end the process on NaN, and controls alone are clipped.
+        choices = known[name].choices
+        number = isinstance(value, int | float) and math.isfinite(value)
+        good = value in choices if choices else number
+        if not good:
+            wanted = f"one of {', '.join(choices)}" if choices else "a finite number"
+            raise PluginError(f"slot {slot.name}: {name} {value!r} is not {wanted}")
+    return default_values(parameters) | held
+
+
+def default_values(parameters: Iterable[ParameterSpec]) -> dict[str, Any]:
+    """Physical defaults by name, choices as text."""
+    return {
         spec.name: spec.choices[int(spec.default or 0)]
         if spec.choices
         else spec.default
         for spec in parameters
     }
-    return values | dict(slot.fixed)

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from styletransfer.hosts.description import Slot
-from styletransfer.hosts.interface import Interface, check_interface, held_values
+from styletransfer.hosts.interface import (
+    Interface,
+    check_interface,
+    default_values,
+    held_values,
+)
 from styletransfer.hosts.lilv import ATOM, LOCK, lilv
 from styletransfer.hosts.lv2_features import (
     BLOCK_LENGTH,
@@ -123,13 +128,10 @@ class Lv2Plugin:
         values = np.zeros(self.ports.count, np.float32)
         for index, value in self.ports.held:
             values[index] = value
-        for control in self.ports.controls:
-            spec = control.spec
-            default: Any = spec.default
-            if spec.choices:
-                default = spec.choices[int(default)]
-            values[control.index] = control.port_value(default, self._rate)
         self.defaults = values
+        self.defaults = self.port_values(
+            default_values(control.spec for control in self.ports.controls)
+        )
         # Stays until the process ends, and the library with it.
         self._keeper = _Running(self)
 

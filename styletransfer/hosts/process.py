@@ -28,8 +28,8 @@ _ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(1 << 25),
 }
 # Some third-party plug-ins read memory that they never wrote (MDA Delay: a cell of its
-# line). glibc fills what malloc gives with
-# the complement of `perturb`, zeros, unless it comes from a thread's own cache.
+# line). glibc fills what malloc gives with the complement of `perturb`, zeros, unless
+# it comes from a thread's own cache.
 _ZEROED = {"GLIBC_TUNABLES": "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0"}
 
 

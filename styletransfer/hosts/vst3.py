@@ -7,8 +7,8 @@ A render is ``reset()``, then all values, then ``process(reset=False)``. The oth
 loses values: pedalboard resets some plug-ins by making them anew, from a state that
 values which were set but not yet rendered with are not part of. It guesses once, when
 it loads a plug-in, whether that is necessary, by what noise leaves behind, and guesses
-wrong now and then (ZamTube: 1 time in 8); a slot that says ``fresh`` is loaded until it
-is made anew at each reset.
+wrong now and then (ZamTube: 1 time in 8); a slot that says ``fresh`` is loaded until
+pedalboard makes it anew at each reset, and where it never does, for every render.
 """
 
 from collections.abc import Mapping, Sequence
@@ -106,7 +106,8 @@ class Vst3Plugin:
     def __init__(self, plugin: str, sample_rate: int | float, fresh: bool = False):
         self._path, self._inner = find_bundle(plugin)
         self._rate = float(sample_rate)
-        self._instance = self._load(fresh)
+        self._fresh = fresh
+        self._instance = self._load(_MOST_LOADS if fresh else 1)
         parameters = self._instance.parameters
         settable = {
             key: spec
@@ -137,6 +138,9 @@ class Vst3Plugin:
     def run(self, audio: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
         """Renders audio [channels, time] from a cleared state; takes latency away."""
         seed_chance()
+        if self._fresh and not self._anew:
+            self._instance = self._load(1)
+            self._move_all()
         if self._anew:
             self._rest()
         self._instance.reset()
@@ -165,8 +169,8 @@ class Vst3Plugin:
         """Raw values by name for physical ones."""
         return {p.key: p.raw(values[p.key]) for p in self._parameters}
 
-    def _load(self, fresh: bool) -> Any:
-        for _ in range(_MOST_LOADS if fresh else 1):
+    def _load(self, times: int) -> Any:
+        for _ in range(times):
             try:
                 instance: Any = pedalboard.load_plugin(
                     str(self._path.resolve()), plugin_name=self._inner
