@@ -190,7 +190,8 @@ def test_fresh_loads_for_each_render_what_pedalboard_never_makes_anew(face):
         "    plugin = Vst3Plugin('ZamGate.vst3', 24000, fresh)\n"
         "    before = len(loads)\n"
         "    made = [plugin.run(audio, {'threshold_db': -20.0}) for _ in range(3)]\n"
-        "    print(fresh, len(loads) - before, all((m == made[0]).all() for m in made))\n"
+        "    same = all((m == made[0]).all() for m in made)\n"
+        "    print(fresh, len(loads) - before, same)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
