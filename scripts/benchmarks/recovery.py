@@ -1,7 +1,7 @@
 """Hidden settings of third-party plug-ins recovered from a clean and treated pair.
 
     python scripts/benchmark.py recovery --data DATA --out RUN
-    python scripts/benchmark.py recovery --effects mda_delay zam_comp --clips 12
+    python scripts/benchmark.py recovery --effects mda_delay zam_delay --clips 12
 
 For each effect a section of each of several held-out speakers is treated with hidden
 settings, uniform in the cube; settings that give near silence, or that change the
