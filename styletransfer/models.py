@@ -68,6 +68,9 @@ class Controller(NamedTuple):
       encode: ``(params, image) -> code [embedding]``.
       decide: ``(params, input code, reference code) -> Prediction``.
       predict: ``(params, audio, reference) -> Prediction``, all of these in turn.
+      latents: ``(params, input code, reference code) -> (mean, log variance)``, each
+        [latents], of a controller with latents between codes and controls; or None.
+      settle: ``(params, latents) -> Prediction``, the rest of `decide`; or None.
     """
 
     init: Callable[[jax.Array], Any]
@@ -75,6 +78,8 @@ class Controller(NamedTuple):
     encode: Callable[[Any, Any], jax.Array]
     decide: Callable[[Any, Any, Any], Prediction]
     predict: Callable[[Any, Any, Any], Prediction]
+    latents: Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]] | None = None
+    settle: Callable[[Any, Any], Prediction] | None = None
 
 
 def make_controller(
