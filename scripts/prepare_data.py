@@ -4,19 +4,23 @@ python scripts/prepare_data.py practice --out practice
 python scripts/prepare_data.py manifest RECORDINGS --out RECORDINGS/MANIFEST.csv
 python scripts/prepare_data.py show RECORDINGS
 python scripts/prepare_data.py public spoken-digits --out digits
+python scripts/prepare_data.py convert RECORDINGS --out RECORDINGS_24K
 """
 
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pooch
 import tyro
+from tqdm import tqdm
 
 from ddspx.audio import AudioFileError
+from ddspx.data.convert import convert_collection
 from ddspx.data.download import DownloadError
 from ddspx.data.manifest import (
     Collection,
@@ -87,11 +91,28 @@ class Public:
     """Write an existing manifest anew."""
 
 
+@dataclass(frozen=True)
+class Convert:
+    """Copy recordings at one sample rate, so that training need not resample."""
+
+    path: tyro.conf.Positional[Path]
+    """CSV, or a folder with or without a MANIFEST.csv."""
+    out: Path
+    """Folder to write; what is there already is kept."""
+    sample_rate: int = 24000
+    """Of the copies, in Hz."""
+    channels: int = 1
+    """Of the copies; 1 mixes down."""
+    only: str = "*"
+    """Recordings whose path matches this pattern, such as 'speech/*'."""
+
+
 Command = (
     Annotated[Practice, tyro.conf.subcommand("practice")]
     | Annotated[Manifest, tyro.conf.subcommand("manifest")]
     | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Public, tyro.conf.subcommand("public")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
 )
 
 
@@ -117,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(command: Practice | Manifest | Show | Public) -> None:
+def _run(command: Practice | Manifest | Show | Public | Convert) -> None:
     if isinstance(command, Practice):
         clips = render_practice_corpus(
             command.out,
@@ -130,6 +151,8 @@ def _run(command: Practice | Manifest | Show | Public) -> None:
         print(summary(_make_manifest(command)))
     elif isinstance(command, Show):
         _show(command)
+    elif isinstance(command, Convert):
+        print(summary(_convert(command)))
     else:
         _public(command)
 
@@ -156,6 +179,26 @@ def _show(command: Show) -> None:
     if missing:
         print(f"missing: {len(missing)} files, the first is {missing[0].file}")
     check_leakage(found.clips)
+
+
+def _advance(bar: tqdm, path: str) -> None:
+    bar.update()
+    bar.set_postfix_str(path)
+
+
+def _convert(command: Convert) -> Collection:
+    clips = load_collection(command.path).clips
+    chosen = [clip for clip in clips if fnmatch(clip.path, command.only)]
+    if not chosen:
+        raise ManifestError(f"--only {command.only!r} matches nothing")
+    with tqdm(total=len(chosen), unit="file") as bar:
+        return convert_collection(
+            chosen,
+            command.out,
+            sample_rate=command.sample_rate,
+            channels=command.channels,
+            report=lambda path: _advance(bar, path),
+        )
 
 
 def _public(command: Public) -> None:

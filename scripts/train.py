@@ -6,11 +6,15 @@
     python scripts/train.py controller RUN --config configs/controller/smoke.yaml
         [--data MANIFEST_OR_FOLDER] [--effect NAME] [...]
 
+    python scripts/train.py encoder RUN --config configs/encoder/smoke.yaml
+        [--data MANIFEST_OR_FOLDER] [--effects NAME NAME] [...]
+
     python scripts/train.py vae RUN --config configs/vae/digits.yaml
         [--data MANIFEST_OR_FOLDER] [--objective.tau 20] [...]
 
 Tasks: proxy (a learned differentiable stand-in of an effect), controller (predicts an
-effect's settings from input and reference), vae (a beta-VAE of spectrograms). RUN is
+effect's settings from input and reference), encoder (of sounds, for the settings of
+many effects), vae (a beta-VAE of spectrograms). RUN is
 the folder to write; `tensorboard --logdir RUN` shows curves, sounds and pictures.
 Without --data the practice corpus is rendered into a folder beside RUN. --only PATTERN
 takes the recordings whose path matches, such as 'digits/*'.
@@ -33,7 +37,9 @@ from ddspx.data.split import assign_splits, select
 from ddspx.training.configuration import parse_command_line
 from ddspx.training.fit import fit
 from ddspx.training.parallel import make_mesh
+from styletransfer import training as style_training
 from styletransfer.controller_task import ControllerRunConfig, controller_task
+from styletransfer.encoder_task import EncoderRunConfig
 from styletransfer.hosts import open_host
 from styletransfer.models import make_controller
 from styletransfer.pairs import pair_batches
@@ -130,6 +136,14 @@ def train_controller(
             )
 
 
+def train_encoder(
+    config: EncoderRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+) -> None:
+    """Trains an encoder that the controllers of many effects share."""
+    mesh = make_mesh() if jax.device_count() > 1 else None
+    style_training.train_encoder(config, run_folder, clips, mesh=mesh)
+
+
 def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -> None:
     """Trains a VAE on random crops; judges it on whole recordings of other groups."""
     print(describe_tau(config))
@@ -140,6 +154,7 @@ def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -
 TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {
     "proxy": (ProxyRunConfig, train_proxy),
     "controller": (ControllerRunConfig, train_controller),
+    "encoder": (EncoderRunConfig, train_encoder),
     "vae": (VaeRunConfig, train_vae),
 }
 

@@ -42,6 +42,8 @@ class PairConfig:
       audible_db: mean change of the log spectrum by which settings count as heard.
       tries: draws of settings before an example is given up.
       untreated: share of pairs whose reference and target are not treated.
+      share: how many clips in a row, of one batch, have the same hidden settings; more
+        than 1 for an encoder that learns what settings have in common on any content.
     """
 
     peak_db: tuple[float, float] = (-24.0, -3.0)
@@ -49,14 +51,15 @@ class PairConfig:
     audible_db: float = 0.5
     tries: int = 8
     untreated: float = 0.1
+    share: int = 1
 
     def __post_init__(self):
         if not 0.0 <= self.untreated < 1.0:
             raise ValueError(f"untreated {self.untreated} must be in [0, 1)")
-        if self.tries < 1 or not self.audible_db >= 0.0:
+        if self.tries < 1 or self.share < 1 or not self.audible_db >= 0.0:
             raise ValueError(
-                f"tries {self.tries} must be 1 or more, audible_db {self.audible_db} 0"
-                " or more"
+                f"tries {self.tries} and share {self.share} must be 1 or more,"
+                f" audible_db {self.audible_db} 0 or more"
             )
 
 
@@ -94,14 +97,20 @@ class PairMaker(grain.transforms.RandomMap):
           * ``controls`` [batch, n] in [0, 1],
           * ``labelled`` [batch]: whether they are what the target was made with,
           * ``treated`` [batch], ``valid`` [batch],
+          * ``setting`` [batch] int32: examples of one number have the same settings,
           * ``tries`` [batch] int32: draws of settings, 0 for untreated pairs,
           * ``change_db`` [batch]: mean change of the log spectrum of the target.
 
         Raises:
-          ValueError: clips of an odd length.
+          ValueError: clips of an odd length, or a number that cannot be shared out.
         """
         clips = np.asarray(element["audio"], np.float32)
         count, _, length = clips.shape
+        share = self._config.share
+        if count % share:
+            raise ValueError(
+                f"{count} clips cannot share settings by {share}; make it a multiple"
+            )
         if length % 2:
             raise ValueError(
                 f"clips of {length} samples cannot be halved; make it even"
@@ -112,7 +121,8 @@ class PairMaker(grain.transforms.RandomMap):
         order = rng.integers(0, 2, count)
         dry = halves[np.arange(count), order]
         other = halves[np.arange(count), 1 - order]
-        treated = rng.random(count) >= self._config.untreated
+        treated = rng.random(count // share) >= self._config.untreated
+        treated = np.repeat(treated, share)
         found = {
             "audio": dry,
             "reference": other.copy(),
@@ -121,6 +131,7 @@ class PairMaker(grain.transforms.RandomMap):
             "labelled": np.where(treated, True, self.labelled),
             "treated": treated,
             "valid": sounding & ~treated,
+            "setting": np.repeat(np.arange(count // share, dtype=np.int32), share),
             "tries": np.zeros(count, np.int32),
             "change_db": np.zeros(count, np.float32),
         }
@@ -134,13 +145,17 @@ class PairMaker(grain.transforms.RandomMap):
         wanted: np.ndarray,
         rng: np.random.Generator,
     ) -> None:
-        """Draws and renders until every wanted example is heard, or tries are over."""
+        """Draws and renders until every wanted example is heard, or tries are over.
+
+        Examples that share settings are drawn again together, until all are heard.
+        """
         pending = np.flatnonzero(wanted)
         for _ in range(self._config.tries):
             if not len(pending):
                 return
-            controls = sample_controls(self._host.specs, rng, (len(pending),))
-            controls = controls.astype(np.float32)
+            settings, which = np.unique(found["setting"][pending], return_inverse=True)
+            controls = sample_controls(self._host.specs, rng, (len(settings),))
+            controls = controls.astype(np.float32)[which]
             signals = np.concatenate([found["audio"][pending], other[pending]])
             rendered = self._host.render(signals, np.concatenate([controls, controls]))
             target, reference = np.split(rendered.audio, 2)
@@ -155,6 +170,7 @@ class PairMaker(grain.transforms.RandomMap):
             )
             found["tries"][pending] += 1
             heard = good & (change >= self._config.audible_db)
+            heard = ~np.isin(which, which[~heard])
             at = pending[heard]
             found["target"][at] = target[heard]
             found["reference"][at] = reference[heard]
