@@ -9,12 +9,19 @@
     python scripts/train.py encoder RUN --config configs/encoder/smoke.yaml
         [--data MANIFEST_OR_FOLDER] [--effects NAME NAME] [...]
 
+    python scripts/train.py latents RUN --config configs/latents/smoke.yaml
+        --encoder ENCODER_RUN [--data MANIFEST_OR_FOLDER] [...]
+
+    python scripts/train.py decoder RUN --config configs/decoder/smoke.yaml
+        --latents LATENTS_RUN --effect NAME [--data MANIFEST_OR_FOLDER] [...]
+
     python scripts/train.py vae RUN --config configs/vae/digits.yaml
         [--data MANIFEST_OR_FOLDER] [--objective.tau 20] [...]
 
 Tasks: proxy (a learned differentiable stand-in of an effect), controller (predicts an
 effect's settings from input and reference), encoder (of sounds, for the settings of
-many effects), vae (a beta-VAE of spectrograms). RUN is
+many effects), latents (the encoder of a controller, on the codes of an encoder of
+sounds), decoder (from latents to the controls of one effect), vae (a beta-VAE of spectrograms). RUN is
 the folder to write; `tensorboard --logdir RUN` shows curves, sounds and pictures.
 Without --data the practice corpus is rendered into a folder beside RUN. --only PATTERN
 takes the recordings whose path matches, such as 'digits/*'.
@@ -39,8 +46,10 @@ from ddspx.training.fit import fit
 from ddspx.training.parallel import make_mesh
 from styletransfer import training as style_training
 from styletransfer.controller_task import ControllerRunConfig, controller_task
+from styletransfer.decoder_task import DecoderRunConfig
 from styletransfer.encoder_task import EncoderRunConfig
 from styletransfer.hosts import open_host
+from styletransfer.latent_task import LatentRunConfig
 from styletransfer.models import make_controller
 from styletransfer.pairs import pair_batches
 from styletransfer.presets import kept_with, load_effect
@@ -144,6 +153,22 @@ def train_encoder(
     style_training.train_encoder(config, run_folder, clips, mesh=mesh)
 
 
+def train_latents(
+    config: LatentRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+) -> None:
+    """Pre-trains the encoder of controllers, on codes of an encoder of sounds."""
+    mesh = make_mesh() if jax.device_count() > 1 else None
+    style_training.train_latents(config, run_folder, clips, mesh=mesh)
+
+
+def train_decoder(
+    config: DecoderRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+) -> None:
+    """Trains the decoder of one effect on known settings."""
+    mesh = make_mesh() if jax.device_count() > 1 else None
+    style_training.train_decoder(config, run_folder, clips, mesh=mesh)
+
+
 def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -> None:
     """Trains a VAE on random crops; judges it on whole recordings of other groups."""
     print(describe_tau(config))
@@ -155,6 +180,8 @@ TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {
     "proxy": (ProxyRunConfig, train_proxy),
     "controller": (ControllerRunConfig, train_controller),
     "encoder": (EncoderRunConfig, train_encoder),
+    "latents": (LatentRunConfig, train_latents),
+    "decoder": (DecoderRunConfig, train_decoder),
     "vae": (VaeRunConfig, train_vae),
 }
 

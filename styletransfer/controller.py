@@ -22,6 +22,7 @@ from ddspx.parameters import ParameterSpec
 from ddspx.training.checkpoint import CheckpointError, read_run, restore_params
 from ddspx.training.configuration import from_dict
 from ddspx.types import Rate
+from styletransfer import bundle
 from styletransfer.controller_task import ControllerRunConfig
 from styletransfer.hosts.description import HostEffect
 from styletransfer.models import Controller, Prediction, make_controller
@@ -53,16 +54,23 @@ class LoadedController(NamedTuple):
 
 
 def load_controller(run_folder: str | Path, which: str = "best") -> LoadedController:
-    """A trained controller from its run folder.
+    """A trained controller from its run folder or file.
 
     Args:
-      run_folder: of ``train.py controller``.
-      which: ``"best"`` or ``"last"`` checkpoint.
+      run_folder: of ``train.py controller``, ``decoder`` or ``tune``, or the file of an
+        effect's decoder with the file of its encoders beside it (`bundle`).
+      which: ``"best"`` or ``"last"`` checkpoint, of a folder of ``controller``.
 
     Raises:
-      CheckpointError: no such run, nothing saved yet, or no effect kept with it.
+      CheckpointError: no such run or file, nothing saved yet, no effect kept with it,
+        or files that do not belong together.
       ConfigurationError: a run of another kind.
     """
+    path = Path(run_folder)
+    if (path / bundle.DECODER).is_file():
+        path = path / bundle.DECODER
+    if path.suffix == ".npz" or path.is_file():
+        return _of_bundle(bundle.load_decoder(path))
     config = from_dict(ControllerRunConfig, read_run(run_folder)["config"])
     effect = kept_effect(Path(run_folder))
     if effect is None:
@@ -75,6 +83,16 @@ def load_controller(run_folder: str | Path, which: str = "best") -> LoadedContro
     return LoadedController(
         config, effect, controller, restore_params(run_folder, which=which)
     )
+
+
+def _of_bundle(found: bundle.EffectController) -> LoadedController:
+    encoder = found.shared.encoder
+    config = ControllerRunConfig(
+        effect=found.effect.name,
+        sample_rate=encoder.sample_rate,
+        seconds=encoder.seconds,
+    )
+    return LoadedController(config, found.effect, found.controller, found.params)
 
 
 def embed(

@@ -11,15 +11,11 @@ which controls that are hard to tell are given up early.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from ddspx import losses
-from ddspx.parameters import ParameterSpec
 from ddspx.training.configuration import FitConfig
 from ddspx.training.optimizer import OptimizerConfig, apply_gradients, make_optimizer
 from ddspx.training.parallel import compile_step
@@ -28,6 +24,11 @@ from ddspx.types import AnyArray
 from styletransfer.hosts.host import Host
 from styletransfer.models import Controller, ControllerConfig, Prediction
 from styletransfer.pairs import PairConfig
+from styletransfer.prediction_metrics import (
+    centred,
+    judge_prediction,
+    show_prediction,
+)
 
 
 @dataclass(frozen=True)
@@ -81,20 +82,10 @@ def negative_log_likelihood(
     Returns:
       A scalar; 0 where nothing counts.
     """
-    mean, deviation = prediction
+    mean, deviation = prediction[:2]
     each = (jnp.asarray(controls) - mean) ** 2 / (2 * deviation**2) + jnp.log(deviation)
     each = jnp.mean(jax.lax.stop_gradient(deviation) * each, axis=-1)
     return jnp.sum(each * weights) / jnp.maximum(jnp.sum(weights), 1.0)
-
-
-def centred(specs: tuple[ParameterSpec, ...], controls: AnyArray) -> jax.Array:
-    """Controls with every choice at the middle of its interval, as labels."""
-    moved = jnp.asarray(controls)
-    for index, spec in enumerate(specs):
-        if spec.choices:
-            chosen = spec.to_physical(moved[..., index])
-            moved = moved.at[..., index].set(spec.to_unit(chosen))
-    return moved
 
 
 def controller_task(
@@ -112,10 +103,7 @@ def controller_task(
       mesh: devices that share the batch; None for one.
 
     Returns:
-      A `Task`; `evaluate` gives ``loss``, the multi-resolution STFT distance of the
-      render at the prediction to the target, ``do_nothing``, that of the input,
-      ``control_error``, the mean absolute error of labelled controls, and
-      ``constant_error``, that of always saying the middle.
+      A `Task`; for what `evaluate` gives see `judge_prediction`.
     """
     optimizer = make_optimizer(optimizer_config)
     specs = host.specs
@@ -145,35 +133,9 @@ def controller_task(
     )
 
     def evaluate(state, batch):
-        prediction = jax.device_get(predicted(state, batch))
-        batch = jax.device_get(batch)
-        rendered = host.render(batch["audio"], prediction.controls)
-        valid = batch["valid"] & (rendered.status == 0)
-        labelled = batch["valid"] & batch["labelled"]
-        labels = np.asarray(centred(specs, batch["controls"]))
-        return {
-            "loss": _mean(audio_loss(rendered.audio, batch["target"]), valid),
-            "do_nothing": _mean(audio_loss(batch["audio"], batch["target"]), valid),
-            "control_error": _mean(
-                np.abs(prediction.controls - labels).mean(-1), labelled
-            ),
-            "constant_error": _mean(np.abs(0.5 - labels).mean(-1), labelled),
-        }
+        return judge_prediction(host, predicted(state, batch), batch)
 
-    return Task(init, compile_step(step, mesh), evaluate)
+    def show(state, batch):
+        return show_prediction(host, predicted(state, batch), batch)
 
-
-@jax.jit
-def audio_loss(audio: jax.Array, target: jax.Array) -> jax.Array:
-    """Multi-resolution STFT loss of each example [batch], mean over channels."""
-
-    def one(pair):
-        return jnp.mean(losses.multi_resolution_stft(*pair)[0])
-
-    # One at a time: the frames of a whole batch would not fit a cache.
-    return jax.lax.map(one, (jnp.asarray(audio), jnp.asarray(target)))
-
-
-def _mean(values: Any, counted: np.ndarray) -> float:
-    kept = np.asarray(values)[np.asarray(counted)]
-    return float(kept.mean()) if len(kept) else 0.0
+    return Task(init, compile_step(step, mesh), evaluate, show)

@@ -116,7 +116,7 @@ def settings_loss(
     Returns:
       A scalar, the mean over what counts; 0 where nothing does.
     """
-    mean, deviation = prediction
+    mean, deviation = prediction[:2]
     each = (jnp.asarray(controls) - mean) ** 2 / (2 * deviation**2) + jnp.log(deviation)
     each = jax.lax.stop_gradient(deviation) * each
     own = jnp.sum(jnp.where(known, each, 0.0), -1) / jnp.maximum(jnp.sum(known, -1), 1)

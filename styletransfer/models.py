@@ -24,7 +24,7 @@ from styletransfer.gradients.unit_interval import controls_from_logits
 # Levels in dB to numbers about 1.
 _FLOOR_DB, _CENTRE_DB, _SPREAD_DB = -100.0, -50.0, 25.0
 # Deviations of a control: from a hundredth of the cube to more than all of it.
-_LOG_DEVIATION = (math.log(0.01), math.log(1.0))
+LOG_DEVIATION = (math.log(0.01), math.log(1.0))
 # Of a control uniform in the unit interval: what is known before anything is heard.
 UNIFORM_DEVIATION = math.sqrt(1.0 / 12.0)
 # Above this a pair tells next to nothing of a control.
@@ -53,10 +53,18 @@ class ControllerConfig:
 
 
 class Prediction(NamedTuple):
-    """Controls [..., n] in [0, 1], and their standard deviations [..., n]."""
+    """Controls [..., n] in [0, 1], and their standard deviations [..., n].
+
+    Attributes:
+      controls: in [0, 1].
+      deviation: of each, in the unit cube.
+      choices: logarithms of the probabilities of the choices, [..., choices], of each
+        discrete control in turn, from a network that tells them apart; else empty.
+    """
 
     controls: Any
     deviation: Any
+    choices: tuple[Any, ...] = ()
 
 
 class Controller(NamedTuple):
@@ -172,7 +180,7 @@ class Head(nn.Module):
         small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
         out = nn.Dense(2 * self.controls, kernel_init=small)(hidden)
         logits, width = jnp.split(out, 2)
-        log_deviation = jnp.clip(math.log(UNIFORM_DEVIATION) + width, *_LOG_DEVIATION)
+        log_deviation = jnp.clip(math.log(UNIFORM_DEVIATION) + width, *LOG_DEVIATION)
         return controls_from_logits(logits), jnp.exp(log_deviation)
 
 

@@ -3,19 +3,41 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from ddspx.data.dataset import CropConfig, audio_dataset
 from ddspx.data.manifest import Clip
 from ddspx.data.split import select
 from ddspx.training.fit import fit
+from styletransfer.bundle import (
+    DECODER,
+    SHARED,
+    EffectController,
+    Shared,
+    load_shared,
+    make_effect_controller,
+    make_shared,
+    save_decoder,
+    save_shared,
+)
+from styletransfer.codes import CodeBank, code_bank, drawn_batches, joined
+from styletransfer.decoder_task import DecoderRunConfig, decoder_task
 from styletransfer.encoder_models import make_trainer
 from styletransfer.encoder_task import EncoderRunConfig, encoder_task
+from styletransfer.encoders import SoundEncoder, load_encoder
 from styletransfer.hosts import Host, open_host
+from styletransfer.latent_models import make_latent_controller, make_latent_vae
+from styletransfer.latent_task import LatentRunConfig, latent_task
 from styletransfer.mixtures import joint_specs, mixed_batches
 from styletransfer.models import make_controller
-from styletransfer.presets import load_effect
+from styletransfer.presets import kept_with, load_effect
+
+CACHE = "cache"
 
 
 @contextlib.contextmanager
@@ -65,3 +87,132 @@ def train_encoder(
                 file_names=known.files,
                 mesh=mesh,
             )
+
+
+def train_latents(
+    config: LatentRunConfig,
+    run_folder: Path,
+    clips: tuple[Clip, ...],
+    *,
+    mesh: Mesh | None = None,
+) -> Shared:
+    """Pre-trains g on codes of pairs of all of ``config.effects``.
+
+    Args:
+      config: of the run.
+      run_folder: to write, or to go on with; codes are kept in ``cache`` beside it.
+      clips: recordings with splits; train is trained on, valid judged.
+      mesh: devices that share the batch; None for one.
+
+    Returns:
+      f and g, which are also in ``shared.npz`` of the run folder.
+    """
+    encoder, weights = load_encoder(config.encoder)
+    cache = run_folder.parent / CACHE
+    known, held_out = [], []
+    with opened(config.effects, encoder.sample_rate) as hosts:
+        for host in hosts:
+            one, other = _banks(encoder, weights, clips, host, config, cache)
+            known.append(one)
+            held_out.append(other)
+    whole, judged = joined(known), joined(held_out)
+    vae = make_latent_vae(config.model, encoder.size)
+    scale = np.std(whole["target"], axis=0) + 1e-6
+    with latent_task(vae, scale, config.tau, config.optimizer, mesh) as task:
+        state = fit(
+            task,
+            drawn_batches(whole, config.batch_size),
+            config.fit,
+            run_folder,
+            evaluation=[judged],
+            run_config=config,
+            mesh=mesh,
+        )
+    params = {"encoder": weights, "latents": state.params["latents"]}
+    shared = make_shared(encoder, config.model, params)
+    save_shared(run_folder / SHARED, shared, overwrite=True)
+    return shared
+
+
+def train_decoder(
+    config: DecoderRunConfig,
+    run_folder: Path,
+    clips: tuple[Clip, ...],
+    *,
+    mesh: Mesh | None = None,
+) -> EffectController:
+    """Trains the h of ``config.effect`` on known settings.
+
+    Args:
+      config: of the run.
+      run_folder: to write, or to go on with; codes are kept in ``cache`` beside it.
+      clips: recordings with splits; train is trained on, valid judged.
+      mesh: devices that share the batch; None for one.
+
+    Returns:
+      The controller, which is also in ``decoder.npz`` and ``shared.npz`` of the run
+      folder.
+    """
+    effect = load_effect(config.effect)
+    attachments = kept_with(effect, run_folder)
+    place = Path(config.latents)
+    shared = load_shared(place / SHARED if place.is_dir() else place)
+    encoder, weights = shared.encoder, shared.params["encoder"]
+    with open_host(effect, encoder.sample_rate) as host:
+        specs = host.specs
+        cache = run_folder.parent / CACHE
+        known, held_out = _banks(encoder, weights, clips, host, config, cache)
+    controller = make_latent_controller(encoder, shared.latents, config.model, specs)
+    frozen = {"latents": shared.params["latents"]}
+    judged = joined([held_out])
+    with decoder_task(controller, frozen, specs, config.optimizer, mesh) as task:
+        state = fit(
+            task,
+            drawn_batches(joined([known]), config.batch_size),
+            config.fit,
+            run_folder,
+            evaluation=[judged],
+            run_config=config,
+            mesh=mesh,
+            attachments=attachments,
+        )
+        found = task.evaluate(state, judged) if task.evaluate else {}
+    weights = jax.device_get(state.params["decoder"])
+    note = {"pairs": config.pairs_per_effect, "valid": dict(found)}
+    made = make_effect_controller(shared, effect, config.model, weights, note)
+    save_shared(run_folder / SHARED, shared, overwrite=True)
+    save_decoder(run_folder / DECODER, made, overwrite=True)
+    return made
+
+
+def _banks(
+    encoder: SoundEncoder,
+    weights: Any,
+    clips: tuple[Clip, ...],
+    host: Host,
+    config: LatentRunConfig | DecoderRunConfig,
+    cache: Path,
+) -> tuple[CodeBank, CodeBank]:
+    """Codes of pairs of one effect, of recordings known and held out."""
+    crops = CropConfig(sample_rate=encoder.sample_rate, seconds=2 * encoder.seconds)
+    made = []
+    for split, count, seed in (
+        ("train", config.pairs_per_effect, 0),
+        ("valid", config.held_out_pairs, 1),
+    ):
+        dataset = audio_dataset(select(clips, split), crops)
+        title = f"{host.effect.name}, {split}"
+        with tqdm(total=count, unit="pair", desc=title) as bar:
+            bank = code_bank(
+                encoder,
+                weights,
+                dataset,
+                host,
+                count,
+                pairs=config.pairs,
+                seed=seed,
+                folder=cache,
+                report=lambda done, bar=bar: bar.update(done - bar.n),
+            )
+        made.append(bank)
+    return made[0], made[1]
