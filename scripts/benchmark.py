@@ -14,7 +14,8 @@ accuracy (the DSP in float32 against float64, as SNR in dB), factors (whether as
 latents are proposed as an effect has parameters), embedding (which effect an
 unsupervised code tells, against PCA of the same images; information about settings),
 recovery (hidden settings of plug-ins, found with a target given; which controls can be
-told at all), plugins (every installed one: does it load, repeat, give sound).
+told at all), plugins (every installed one: does it load, repeat, give sound), devices
+(how near chains of plug-ins come to real hardware).
 """
 
 import importlib
@@ -38,6 +39,7 @@ SUITES = (
     "embedding",
     "recovery",
     "plugins",
+    "devices",
 )
 
 
