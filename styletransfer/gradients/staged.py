@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ddspx import signal
 from ddspx.training.parallel import by_row, host_map
 from styletransfer.gradients.default import DEFAULT_RENDERS, chosen_estimator
 from styletransfer.gradients.estimators import Estimator
@@ -69,6 +70,7 @@ def compile_halves(
     proxy: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     after: After | None = None,
     mesh: Mesh | None = None,
+    by_example: bool = False,
 ) -> Staged:
     """Compiles the two halves of a training step through a black box.
 
@@ -85,6 +87,9 @@ def compile_halves(
       after: what in JAX comes between the host and the loss, see
         `styletransfer.gradients.chains`; None where the host renders all.
       mesh: the devices that share the batch; None for one.
+      by_example: judge one example after the other where that is faster, see
+        `ddspx.signal.map_examples`: for losses whose spectra of a whole batch fill the
+        memory. Rounding is then not that of the fused form.
 
     Returns:
       `Staged`; `staged_step` puts a host between its halves.
@@ -101,6 +106,15 @@ def compile_halves(
     def chosen(points):
         return chosen_estimator(estimator, points.shape[-1], prior=proxy is not None)
 
+    def examples(function, *arrays):
+        # A loop over rows that lie on several devices would bring them all together.
+        if mesh is not None or not by_example:
+            return jax.vmap(function)(*arrays)
+        leaves, tree = jax.tree.flatten(arrays)
+        return signal.map_examples(
+            lambda *rows: function(*jax.tree.unflatten(tree, rows)), *leaves
+        )
+
     def propose(params, batch, key):
         controls, vjp = jax.vjp(lambda p: predict(p, batch), params)
         keys = jax.random.split(key, controls.shape[0])
@@ -114,23 +128,25 @@ def compile_halves(
         ok = jnp.all(status == 0, axis=1)
 
         def centre_loss(audio, controls):
-            losses = jax.vmap(judged)(audio, controls, batch["audio"], batch)
+            losses = examples(judged, audio, controls, batch["audio"], batch)
             return mean_over_valid(losses, ok)
 
         if form == "vector":
             total, (cotangent, exact) = jax.value_and_grad(centre_loss, (0, 1))(
                 audio[:, 0], controls
             )
-            prior = _vector_prior(proxy, plan, batch, cotangent)
+            prior = _vector_prior(examples, proxy, plan, batch, cotangent)
             estimated = jax.vmap(chosen(plan.points).vector)(
                 plan, audio, cotangent, prior
             )
         else:
             every = jax.vmap(judged, (0, None, None, None))
-            each = jax.vmap(every)(audio, controls, batch["audio"], batch)
+            each = examples(every, audio, controls, batch["audio"], batch)
             total = mean_over_valid(each[:, 0], ok)
-            exact = jax.grad(centre_loss, 1)(audio[:, 0], controls)
-            prior = _scalar_prior(proxy, judged, plan, controls, batch)
+            exact = jnp.zeros_like(controls)
+            if after is not None:
+                exact = jax.grad(centre_loss, 1)(audio[:, 0], controls)
+            prior = _scalar_prior(examples, proxy, judged, plan, controls, batch)
             estimated = jax.vmap(chosen(plan.points).scalar)(plan, each, prior)
             estimated /= jnp.maximum(jnp.sum(ok), 1)
         gradient = jnp.where(ok[:, None], sum_of_both(estimated, exact), 0.0)
@@ -228,17 +244,17 @@ def sum_of_both(estimated: jax.Array, exact: jax.Array) -> jax.Array:
     return exact + jnp.pad(estimated, widths)
 
 
-def _vector_prior(proxy, plan, batch, cotangent):
+def _vector_prior(examples, proxy, plan, batch, cotangent):
     if proxy is None:
         return None
 
     def one(audio, controls, cotangent):
         return jax.vjp(lambda u: proxy(audio, u), controls)[1](cotangent)[0]
 
-    return jax.vmap(one)(batch["audio"], plan.points[:, 0], cotangent)
+    return examples(one, batch["audio"], plan.points[:, 0], cotangent)
 
 
-def _scalar_prior(proxy, judged, plan, controls, batch):
+def _scalar_prior(examples, proxy, judged, plan, controls, batch):
     if proxy is None:
         return None
 
@@ -246,7 +262,7 @@ def _scalar_prior(proxy, judged, plan, controls, batch):
         audio = example["audio"]
         return judged(proxy(audio, centre), controls, audio, example)
 
-    return jax.vmap(jax.grad(one))(plan.points[:, 0], controls, batch)
+    return examples(jax.grad(one), plan.points[:, 0], controls, batch)
 
 
 def _check_form(form: str) -> None:
