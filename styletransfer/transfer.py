@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,22 +154,15 @@ def transfer(
         that JAX does not have.
     """
     started = time.perf_counter()
-    rate = host.sample_rate
-    reference_rate = rate if reference_rate is None else reference_rate
     effect = _effect_for(host, config.method)
-    highest_hz = 0.45 * min(rate, reference_rate)
-    check_audio(audio, rate, "input")
-    check_audio(reference, reference_rate, "target" if paired else "reference")
-    if paired:
-        _check_pair(audio, reference, rate, reference_rate)
-        start, stop = 0, _opening(audio, rate, config.excerpt_s)
-        score = TargetScore(jnp.asarray(reference[:, :stop], jnp.float32), rate)
-    else:
-        start, stop = typical_excerpt(audio, rate, config.excerpt_s)
-        own = StyleDistance(reference_rate, highest_hz, config.match_level)
-        wanted = _features(own, np.asarray(reference, np.float32))
-        score = StyleScore(wanted, StyleDistance(rate, highest_hz, config.match_level))
-    excerpt = np.ascontiguousarray(audio[:, start:stop])
+    excerpt, score = comparison(
+        host,
+        audio,
+        reference,
+        reference_rate=reference_rate,
+        paired=paired,
+        config=config,
+    )
     searches = WITH_TARGET if paired else search.SEARCHES
     chosen, center = searches[config.method], identity_controls(host.specs)
     prior: float | np.ndarray = config.prior
@@ -223,6 +216,50 @@ def transfer(
         interrupted=interrupted,
         deviation=None if prediction is None else np.asarray(prediction.deviation),
     )
+
+
+class Comparison(NamedTuple):
+    """What settings of one transfer are judged by.
+
+    Attributes:
+      excerpt: the stretch of the input that is rendered [channels, time].
+      score: how renders of it are judged.
+    """
+
+    excerpt: np.ndarray
+    score: Score
+
+
+def comparison(
+    host: Host,
+    audio: Float[np.ndarray, "channels time"],
+    reference: Float[np.ndarray, "reference_channels reference_time"],
+    *,
+    reference_rate: Rate | None = None,
+    paired: bool = False,
+    config: TransferConfig = TransferConfig(),
+) -> Comparison:
+    """The excerpt of an input and the score of its renders; arguments of `transfer`.
+
+    Raises:
+      TransferError: audio that `transfer` refuses.
+    """
+    rate = host.sample_rate
+    reference_rate = rate if reference_rate is None else reference_rate
+    highest_hz = 0.45 * min(rate, reference_rate)
+    check_audio(audio, rate, "input")
+    check_audio(reference, reference_rate, "target" if paired else "reference")
+    score: Score
+    if paired:
+        _check_pair(audio, reference, rate, reference_rate)
+        start, stop = 0, _opening(audio, rate, config.excerpt_s)
+        score = TargetScore(jnp.asarray(reference[:, :stop], jnp.float32), rate)
+    else:
+        start, stop = typical_excerpt(audio, rate, config.excerpt_s)
+        own = StyleDistance(reference_rate, highest_hz, config.match_level)
+        wanted = _features(own, np.asarray(reference, np.float32))
+        score = StyleScore(wanted, StyleDistance(rate, highest_hz, config.match_level))
+    return Comparison(np.ascontiguousarray(audio[:, start:stop]), score)
 
 
 def differentiable_effect(host: Host) -> Effect:

@@ -263,15 +263,140 @@ def test_command_keeps_level_in_integer_formats(folder):
     assert attenuated > 0 and 0.9 < peak < 1.0
 
 
-def test_command_batch(folder):
-    (folder / "many").mkdir()
-    for name in ("a", "b"):
-        (folder / "many" / f"{name}.wav").write_bytes((folder / "in.wav").read_bytes())
+def many(folder, *names):
+    """Copies of the input in a folder of their own."""
+    (folder / "many").mkdir(exist_ok=True)
+    for name in names:
+        copy = folder / "many" / f"{name}.wav"
+        copy.write_bytes((folder / "in.wav").read_bytes())
+    return folder / "many"
+
+
+def names_in(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_command_batch(folder, capsys):
+    many(folder, "a", "b")
     (folder / "many" / "broken.wav").write_bytes(b"not audio")
     (folder / "many" / "notes.txt").write_text("ignored")
-    assert run(folder, "--batch", source="many", output="done") == 0
-    made = sorted(p.name for p in (folder / "done").iterdir())
-    assert made == [f"{n}.{e}" for n in "ab" for e in ("json", "png", "wav")]
+    # What cannot be read stops nothing, and is not forgotten either.
+    assert run(folder, "--batch", source="many", output="done") == 2
+    told = capsys.readouterr()
+    assert "broken.wav" in told.err and "1 of 3 recordings failed" in told.out
+    made = [f"{n}.{e}" for n in "ab" for e in ("json", "png", "wav")]
+    assert names_in(folder / "done") == made
+    (folder / "many" / "broken.wav").unlink()
+    assert run(folder, "--batch", "--overwrite", source="many", output="done") == 0
+    assert run(folder, "--batch", source="many", output="done") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_several_inputs_and_patterns_are_a_batch(folder, monkeypatch):
+    """Beside the inputs where no folder is named, on hosts that are opened once."""
+    place = many(folder, "a", "b", "c")
+    module = script("transfer")
+    opened = []
+    monkeypatch.setattr(
+        module, "open_host", lambda *a, **k: opened.append(a) or open_host(*a, **k)
+    )
+    words = ["--reference", str(folder / "ref.wav"), "--renders", "8"]
+    words += ["--effect", str(folder / "tone.yaml"), "--backend", "serial"]
+    inputs = [str(place / "a.wav"), str(place / "[bc].wav"), str(place / "a.wav")]
+    assert module.main([*inputs, *words]) == 0
+    sounds = [p for p in names_in(place) if p.endswith(".wav")]
+    assert sounds == sorted(f"{n}{e}.wav" for n in "abc" for e in ("", "_tone"))
+    assert len(opened) == 1
+    first = sf.read(place / "a_tone.wav")[0]
+    np.testing.assert_array_equal(first, sf.read(place / "c_tone.wav")[0])
+    assert module.main([inputs[0], *words, "-o", str(folder / "one.wav")]) == 0
+    np.testing.assert_array_equal(first, sf.read(folder / "one.wav")[0])
+
+
+def test_one_failure_stops_no_other(folder, monkeypatch, capsys):
+    many(folder, "a", "b")
+    module = script("transfer")
+    real, seen = module.transfer, []
+
+    def fails_first(*args, **words):
+        seen.append(args)
+        if len(seen) == 1:
+            raise TransferError("this one fails")
+        return real(*args, **words)
+
+    monkeypatch.setattr(module, "transfer", fails_first)
+    words = [str(folder / "many"), "--batch", "--output", str(folder / "done")]
+    words += ["--reference", str(folder / "ref.wav"), "--renders", "8"]
+    words += ["--effect", str(folder / "tone.yaml"), "--backend", "serial"]
+    assert module.main(words) == 2
+    told = capsys.readouterr().err
+    assert "a.wav: this one fails" in told
+    assert names_in(folder / "done") == ["b.json", "b.png", "b.wav"]
+
+
+def with_table(folder, table, *extra):
+    (folder / "table.csv").write_text(table)
+    return script("transfer").main(
+        [
+            *("--pairs", str(folder / "table.csv"), "--output", str(folder / "done")),
+            *("--effect", str(folder / "tone.yaml"), "--backend", "serial"),
+            *("--renders", "8", *extra),
+        ]
+    )
+
+
+def test_a_table_pairs_inputs_with_references(folder, capsys):
+    table = "note,input,reference\nx,in.wav,ref.wav\ny,in.wav,target.wav\n"
+    table += "z,in.wav,gone.wav\n"
+    assert with_table(folder, table) == 2
+    assert "gone.wav" in capsys.readouterr().err
+    reports = [
+        json.loads((folder / "done" / f"in_like_{name}.json").read_text())
+        for name in ("ref", "target")
+    ]
+    assert [Path(r["reference"]).name for r in reports] == ["ref.wav", "target.wav"]
+    assert len(names_in(folder / "done")) == 6
+
+
+@pytest.mark.parametrize(
+    ("table", "extra", "message"),
+    [
+        ("input,other\nin.wav,ref.wav\n", [], "reference is missing"),
+        ("input,reference\nin.wav\n", [], "line 2: give input and reference"),
+        ("input,reference\n", [], "holds no audio"),
+        ("input,reference\nno.wav,ref.wav\n", [], "none of the recordings"),
+        ("input,reference\nin.wav,ref.wav\n", ["in.wav"], "give no others"),
+        ("input,reference\na/x.wav,ref.wav\nb/x.wav,ref.wav\n", [], "both become"),
+    ],
+)
+def test_bad_tables_are_refused(folder, capsys, table, extra, message):
+    assert with_table(folder, table, *extra) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (folder / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a recording"),
+        (["in.wav", "many", "--output", "out.wav"], "is a file; a batch"),
+        (["no*.wav", "in.wav"], "matches no file"),
+        (["in.wav", "--latent", "0=+1"], "give --checkpoint"),
+        (["in.wav", "--alternatives", "2"], "give --checkpoint"),
+        (["in.wav", "--alternatives", "-2"], "must be 0 or more"),
+    ],
+)
+def test_wishes_that_do_not_fit_are_refused(
+    folder, capsys, monkeypatch, words, message
+):
+    many(folder, "a")
+    (folder / "out.wav").write_bytes(b"kept")
+    monkeypatch.chdir(folder)
+    assert script("transfer").main([*words, "--reference", "ref.wav"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert (folder / "out.wav").read_bytes() == b"kept"
 
 
 @pytest.mark.parametrize(
