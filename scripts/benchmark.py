@@ -13,6 +13,8 @@ memory and compile time of the JAX effects, against C++ doing the forward pass),
 accuracy (the DSP in float32 against float64, as SNR in dB), factors (whether as many
 latents are proposed as an effect has parameters), embedding (which effect an
 unsupervised code tells, against PCA of the same images; information about settings),
+encoder_probes (what the codes of an encoder of sounds tell of effect and settings, on
+speakers not heard, and what is left of the content),
 recovery (hidden settings of plug-ins, found with a target given; which controls can be
 told at all), plugins (every installed one: does it load, repeat, give sound), devices
 (how near chains of plug-ins come to real hardware).
@@ -37,6 +39,7 @@ SUITES = (
     "presets",
     "latents",
     "embedding",
+    "encoder_probes",
     "recovery",
     "plugins",
     "devices",
