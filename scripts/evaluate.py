@@ -1,7 +1,13 @@
 """The scoreboard of style transfer on held-out recordings, against its baselines.
 
+    python scripts/evaluate.py --suite SUITE.yaml --data DATA --out FOLDER [...]
+    python scripts/evaluate.py --rank-by-loss --checkpoint RUN --data DATA --out CSV
     python scripts/evaluate.py --data MANIFEST_OR_FOLDER --category speech --out RUN
     python scripts/evaluate.py --checkpoint CONTROLLER --no-search --out RUN [...]
+
+The first runs a whole suite of effects, categories and methods (scoreboard.py), the
+second lists the examples that a checkpoint fits worst (loss_ranking.py); --help after
+either word tells their options. The others look at one effect:
 
 Every pair of non-overlapping sections of a speaker or piece of the test split, times
 several hidden settings; multi-resolution STFT loss to the truth; 95 % intervals that
@@ -13,27 +19,30 @@ the board too, in one render, on the effect that it was trained for.
 import json
 import sys
 import tempfile
-from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import compiler
+import loss_ranking
 import numpy as np
+import scoreboard
 import tyro
 from tqdm import tqdm
 
 from ddspx import audio, plotting
-from ddspx.data.dataset import Section, sections
+from ddspx.data.dataset import Section
 from ddspx.data.manifest import load_collection
 from ddspx.data.practice import render_practice_corpus
 from ddspx.training.checkpoint import CheckpointError
-from styletransfer import evaluation
+from styletransfer import baselines, evaluation
 from styletransfer.controller import load_controller
 from styletransfer.hosts import Host, open_host
 from styletransfer.presets import load_effect
 from styletransfer.transfer import Method, TransferConfig
+from styletransfer.trials import grouped_sections, make_trials
 
 NOTHING, LEVEL = "do nothing", "level-matched dry"
+RANDOM, TRUE = "random settings", "true settings"
 TRANSFER, WRONG = "transfer", "transfer, wrong reference"
 PREDICTED, PREDICTED_WRONG = "predicted", "predicted, wrong reference"
 
@@ -78,6 +87,11 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the scoreboard; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word.split("=")[0] == "--suite" for word in words):
+        return scoreboard.main(words)
+    if loss_ranking.OPTION in words:
+        return loss_ranking.main([w for w in words if w != loss_ranking.OPTION])
     options = tyro.cli(Arguments, args=arguments, description=__doc__)
     table = options.out.with_suffix(".json")
     picture = options.out.with_suffix(".png")
@@ -123,45 +137,33 @@ def _groups(options: Arguments) -> dict[str, list[tuple[str, Section]]]:
         if options.data is None:
             render_practice_corpus(folder, overwrite=True)
         collection = load_collection(options.data or folder)
-        groups = defaultdict(list)
-        for clip in collection.clips:
-            if clip.split != options.split:
-                continue
-            if options.category not in (None, clip.category):
-                continue
-            for number, section in enumerate(sections(clip, options.section_s)):
-                groups[clip.group].append((f"{clip.path}@{number}", section))
-    groups = {name: members for name, members in groups.items() if len(members) > 1}
-    if not groups:
-        raise ValueError(
-            f"{options.data}: no speaker or piece of split {options.split!r}, category"
-            f" {options.category!r} has two sections of {options.section_s} s"
+        return grouped_sections(
+            collection.clips,
+            options.section_s,
+            split=options.split,
+            category=options.category,
         )
-    return groups
 
 
 def _run(options, groups, open_at, config, loaded):
-    methods: dict[str, evaluation.Method] = {
-        NOTHING: evaluation.do_nothing,
-        LEVEL: evaluation.level_matched,
-        "random settings": evaluation.random_settings,
-        "true settings": evaluation.true_settings,
+    # Each with the question whether it is given the wrong reference.
+    methods: dict[str, tuple[evaluation.Method, bool]] = {
+        NOTHING: (baselines.do_nothing, False),
+        LEVEL: (baselines.level_matched, False),
+        RANDOM: (baselines.random_settings, False),
     }
     if options.search:
-        methods[TRANSFER] = evaluation.transfer_method(config)
-        methods[WRONG] = evaluation.transfer_method(config, wrong=True)
+        transfer = evaluation.transfer_method(config)
+        methods |= {TRANSFER: (transfer, False), WRONG: (transfer, True)}
     if loaded is not None:
-        methods[PREDICTED] = evaluation.predicted_method(loaded)
-        methods[PREDICTED_WRONG] = evaluation.predicted_method(loaded, wrong=True)
+        predicted = evaluation.predicted_method(loaded)
+        methods |= {PREDICTED: (predicted, False), PREDICTED_WRONG: (predicted, True)}
         if options.refine:
             further = replace(config, renders=1 + options.refine)
-            methods["predicted and refined"] = evaluation.predicted_method(
-                loaded, refine=further
-            )
+            refined = evaluation.predicted_method(loaded, refine=further)
+            methods["predicted and refined"] = (refined, False)
     trials = list(
-        evaluation.make_trials(
-            groups, open_at, settings=options.settings, seed=options.seed
-        )
+        make_trials(groups, open_at, settings=options.settings, seed=options.seed)
     )
     if options.most is not None and options.most < len(trials):
         chosen = np.linspace(0, len(trials) - 1, options.most).round().astype(int)
@@ -169,13 +171,15 @@ def _run(options, groups, open_at, config, loaded):
     # Trials of one shape after another compile once.
     trials.sort(key=lambda t: (t.sample_rate, t.dry.shape), reverse=True)
     names = []
-    results = {name: np.empty(len(trials)) for name in methods}
+    order = [*list(methods)[:3], TRUE, *list(methods)[3:]]
+    results = {name: np.empty(len(trials)) for name in order}
     rng = np.random.default_rng(options.seed + 1)
     for index, trial in enumerate(tqdm(trials, unit="trial", mininterval=2.0)):
         host = open_at(trial.sample_rate)
-        names.append((trial.group, trial.name))
-        for name, method in methods.items():
-            made = method(trial, host, rng)
+        names.append((trial.group, f"{trial.name} like {trial.reference_name}"))
+        told = baselines.true_settings(trial.hidden[None])
+        for name, (method, wrong) in (methods | {TRUE: (told, False)}).items():
+            made = method([trial.question(wrong=wrong)], host, rng).audio[0]
             results[name][index] = float(evaluation.truth_loss(made, trial.truth))
     return names, results
 

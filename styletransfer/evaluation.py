@@ -1,17 +1,18 @@
-"""The scoreboard: does a transfer come nearer to the truth than doing nothing?
+"""Methods, and how sure the means of their losses are.
 
-A *trial* takes two sections of one speaker or piece and one hidden setting of the
-effect. The input is section A untouched, the reference is section B with the hidden
-setting, and the truth, which no method sees, is A with the hidden setting. Every method
-turns input and reference into audio, and is scored by the multi-resolution STFT loss to
-the truth, on the same trials, so that differences are paired.
+A *method* answers questions (`styletransfer.trials`): it turns input and reference into
+audio, and is scored by its distance to the truth, on the same trials as every other
+method, so that differences are paired. It sees nothing of the hidden settings: they are
+not part of a `Question`.
 
 Intervals are hierarchical bootstraps: speakers or pieces are drawn first, then trials
 within each, since sections of one speaker are not independent (Davison & Hinkley 1997,
 section 3.8).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,31 +21,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddspx import losses
-from ddspx.data.dataset import Section
-from ddspx.parameters import sample_controls
-from styletransfer.controller import LoadedController, predict
+from styletransfer.controller import LoadedController, embed, predict
 from styletransfer.hosts import Host, Status
+from styletransfer.models import Prediction
 from styletransfer.transfer import TransferConfig, transfer
-
-# A truth this quiet (a hidden setting can gate everything away) makes the loss, which
-# is relative to the truth's magnitude, meaningless.
-QUIETEST_TRUTH_DB = -60.0
+from styletransfer.trials import QUIETEST_TRUTH_DB as QUIETEST_TRUTH_DB
+from styletransfer.trials import Question
 
 
-class Trial(NamedTuple):
-    """One question to every method; see the module.
+class Answers(NamedTuple):
+    """What a method gives to its questions.
 
-    `wrong` is section B with another hidden setting: the reference that must lose.
+    Attributes:
+      audio: [items, channels, time].
+      renders: [items], renders of the effect that each took.
+      failed: [items], whether the effect failed; the audio is then silent, and judged
+        as that.
     """
 
-    group: str
-    name: str
-    sample_rate: int
-    dry: np.ndarray
-    reference: np.ndarray
-    wrong: np.ndarray
-    truth: np.ndarray
-    hidden: np.ndarray
+    audio: np.ndarray
+    renders: np.ndarray
+    failed: np.ndarray
+
+
+Method = Callable[[Sequence[Question], Host, np.random.Generator], Answers]
 
 
 class Interval(NamedTuple):
@@ -67,95 +67,23 @@ class Row:
     wins: float
 
 
-def make_trials(
-    groups: Mapping[str, Sequence[tuple[str, Section]]],
-    open_at: Callable[[int], Host],
-    *,
-    settings: int,
-    seed: int,
-) -> Iterator[Trial]:
-    """Every pair of sections of a group, each with several hidden settings.
-
-    Args:
-      groups: ``{speaker or piece: [(name, section)]}``. A pair has one sample rate and
-        number of channels; of the two orders, one is drawn.
-      open_at: gives the effect's host at a sample rate.
-      settings: hidden settings per pair, uniform in the unit cube.
-      seed: of order and settings.
-
-    Yields:
-      Trials; those whose truth or reference is near silence are drawn again, and left
-      out after ten draws.
-    """
-    rng = np.random.default_rng(seed)
-    for group, members in groups.items():
-        for first in range(len(members)):
-            for second in range(first):
-                pair = [members[first], members[second]]
-                rng.shuffle(pair)
-                (name, one), (other_name, other) = pair
-                if one.sample_rate != other.sample_rate:
-                    continue
-                if one.samples.shape != other.samples.shape:
-                    continue
-                host = open_at(one.sample_rate)
-                for draw in range(settings):
-                    made = _trial(host, one.samples, other.samples, rng)
-                    if made is not None:
-                        label = f"{name} like {other_name} #{draw}"
-                        yield Trial(group, label, one.sample_rate, *made)
+def rendered_answers(
+    questions: Sequence[Question], host: Host, controls: np.ndarray
+) -> Answers:
+    """The inputs rendered with settings [items, n]: one render each, one host call."""
+    rendered = host.render(np.stack([q.dry for q in questions]), controls)
+    failed = rendered.status != Status.OK
+    return Answers(rendered.audio, np.ones(len(questions), np.int64), failed)
 
 
-def _trial(host, dry, other, rng):
-    audio = np.stack([dry, other])
-    for _ in range(10):
-        hidden, another = sample_controls(host.specs, rng, (2,))
-        rendered = host.render(
-            audio, np.stack([hidden, hidden, another]), np.array([0, 1, 1], np.int32)
-        )
-        truth, reference, wrong = rendered.audio
-        power = np.mean(np.square(rendered.audio, dtype=np.float64), axis=(1, 2))
-        loud = 10 * np.log10(power + 1e-20) > QUIETEST_TRUTH_DB
-        if loud.all() and (rendered.status == Status.OK).all():
-            return dry, reference, wrong, truth, hidden
-    return None
+def transfer_method(config: TransferConfig) -> Method:
+    """The search by renders, from the input and the reference alone."""
 
-
-Method = Callable[[Trial, Host, np.random.Generator], np.ndarray]
-
-
-def do_nothing(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
-    """The input as it is."""
-    del host, rng
-    return trial.dry
-
-
-def level_matched(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
-    """The input with the reference's RMS: the strongest simple baseline."""
-    del host, rng
-    power = [np.mean(np.square(a, dtype=np.float64)) for a in trial[3:5]]
-    return trial.dry * np.float32(np.sqrt(power[1] / power[0]))
-
-
-def random_settings(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
-    """The effect at settings drawn blindly."""
-    controls = sample_controls(host.specs, rng, (1,))
-    return host.render(trial.dry[None], controls).audio[0]
-
-
-def true_settings(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
-    """The effect at the hidden settings: what is attainable, 0 by construction."""
-    del rng
-    return host.render(trial.dry[None], trial.hidden[None]).audio[0]
-
-
-def transfer_method(config: TransferConfig, *, wrong: bool = False) -> Method:
-    """The system itself; with `wrong` it is given the reference that must lose."""
-
-    def method(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
+    def method(questions, host, rng):
         del rng
-        reference = trial.wrong if wrong else trial.reference
-        return transfer(host, trial.dry, reference, config=config).audio
+        return _joined(
+            transfer(host, q.dry, q.reference, config=config) for q in questions
+        )
 
     return method
 
@@ -163,28 +91,107 @@ def transfer_method(config: TransferConfig, *, wrong: bool = False) -> Method:
 def predicted_method(
     loaded: LoadedController,
     *,
-    wrong: bool = False,
     refine: TransferConfig | None = None,
+    codes: dict[str, np.ndarray] | None = None,
 ) -> Method:
     """The effect at the settings that a trained controller says.
 
     Args:
       loaded: a controller of the very effect that the trials hide settings of.
-      wrong: give it the reference that must lose.
       refine: search on from the prediction; None for one render.
+      codes: codes of sounds that are known already, and where new ones are kept; see
+        `cached_embedding`. Of this controller.
     """
+    codes = {} if codes is None else codes
 
-    def method(trial: Trial, host: Host, rng: np.random.Generator) -> np.ndarray:
+    def method(questions, host, rng):
         del rng
-        reference = trial.wrong if wrong else trial.reference
-        rate = trial.sample_rate
-        found = predict(loaded, trial.dry, reference, rate, rate)
+        predictions = predict_all(loaded, questions, codes)
         if refine is None:
-            return host.render(trial.dry[None], found.controls[None]).audio[0]
-        made = transfer(host, trial.dry, reference, config=refine, prediction=found)
-        return made.audio
+            controls = np.stack([p.controls for p in predictions])
+            return rendered_answers(questions, host, controls)
+        return _joined(
+            transfer(host, q.dry, q.reference, config=refine, prediction=found)
+            for q, found in zip(questions, predictions, strict=True)
+        )
 
     return method
+
+
+def predict_all(
+    loaded: LoadedController,
+    questions: Sequence[Question],
+    codes: dict[str, np.ndarray] | None = None,
+) -> list[Prediction]:
+    """What `styletransfer.controller.predict` says to each question.
+
+    Every sound is embedded once, and all pairs are decided together.
+
+    Args:
+      loaded: a trained controller.
+      questions: of any rates.
+      codes: see `predicted_method`.
+
+    Returns:
+      For each question controls and deviations [n].
+    """
+    rates = {q.sample_rate for q in questions}
+    if rates != {loaded.config.sample_rate}:
+        return [
+            predict(loaded, q.dry, q.reference, q.sample_rate, q.sample_rate)
+            for q in questions
+        ]
+    known = cached_embedding(functools.partial(embed, loaded), codes)
+    codes_of = {
+        name: np.stack([known(getattr(q, name), q.sample_rate) for q in questions])
+        for name in ("dry", "reference")
+    }
+    found = jax.device_get(
+        _decide(
+            loaded.controller.decide,
+            loaded.params,
+            codes_of["dry"],
+            codes_of["reference"],
+        )
+    )
+    return [
+        jax.tree.map(lambda leaf, k=k: leaf[k], found) for k in range(len(questions))
+    ]
+
+
+Embedding = Callable[[np.ndarray, int], np.ndarray]
+
+
+def cached_embedding(
+    embedding: Embedding, codes: dict[str, np.ndarray] | None = None
+) -> Embedding:
+    """An embedding that is computed once for each sound, known by its samples.
+
+    Args:
+      embedding: ``(audio [channels, time], rate) -> code``.
+      codes: by content; filled as it goes.
+    """
+    known = {} if codes is None else codes
+
+    def cached(audio, rate):
+        content = np.ascontiguousarray(audio, np.float32).tobytes()
+        key = f"{rate}:{hashlib.sha256(content).hexdigest()}"
+        if key not in known:
+            known[key] = np.asarray(embedding(audio, rate))
+        return known[key]
+
+    return cached
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decide(decide, params, codes, references):
+    return jax.vmap(decide, (None, 0, 0))(params, codes, references)
+
+
+def _joined(results) -> Answers:
+    """Answers of searches; a result has the input's length, for no tail is asked."""
+    audio, renders = zip(*((r.audio, r.renders) for r in results), strict=True)
+    return Answers(np.stack(audio), np.array(renders), np.zeros(len(renders), bool))
 
 
 @jax.jit
@@ -205,20 +212,59 @@ def bootstrap(
       seed: of the resampling.
 
     Returns:
-      An `Interval`; the mean is over trials, so a group counts by its trials.
+      An `Interval`; the mean is over trials, so a group counts by its trials. See
+      `bootstrap_columns` for values that are NaN.
+    """
+    columns = np.asarray(values)[:, None]
+    return bootstrap_columns(columns, groups, draws=draws, seed=seed)[0]
+
+
+def bootstrap_columns(
+    values: np.ndarray, groups: Sequence[str], *, draws: int = 10_000, seed: int = 0
+) -> list[Interval]:
+    """`bootstrap` of several quantities of the same trials at once.
+
+    Args:
+      values: [trials, quantities]. A NaN is left out of the mean and of every
+        replicate; who calls has to count them.
+      groups: speaker or piece of each trial.
+      draws: bootstrap replicates.
+      seed: of the resampling.
+
+    Returns:
+      An `Interval` for each quantity; NaN where there is no value.
     """
     values = np.asarray(values, np.float64)
-    names = sorted(set(groups))
-    members = [np.flatnonzero(np.asarray(groups) == name) for name in names]
+    weights = _resampled(tuple(groups), draws, seed)
+    there = np.isfinite(values)
+    filled = np.where(there, values, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = filled.sum(axis=0) / there.sum(axis=0)
+        replicates = (weights @ filled) / (weights @ there.astype(np.float64))
+    intervals = []
+    for mean, column in zip(means, replicates.T, strict=True):
+        column = column[np.isfinite(column)]
+        ends = np.quantile(column, (0.025, 0.975)) if len(column) else (np.nan, np.nan)
+        intervals.append(Interval(float(mean), float(ends[0]), float(ends[1])))
+    return intervals
+
+
+@functools.lru_cache(maxsize=4)
+def _resampled(groups: tuple[str, ...], draws: int, seed: int) -> np.ndarray:
+    """How often each trial is in each replicate [draws, trials].
+
+    Drawing a group m times, and its n trials with replacement each time, draws m n
+    trials with replacement: one multinomial distribution.
+    """
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for draw in range(draws):
-        chosen = rng.integers(len(members), size=len(members))
-        sample = [members[g][rng.integers(len(members[g]), size=len(members[g]))]
-                  for g in chosen]  # fmt: skip
-        means[draw] = values[np.concatenate(sample)].mean()
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(float(values.mean()), float(low), float(high))
+    names = sorted(set(groups))
+    chosen = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
+    weights = np.zeros((draws, len(groups)))
+    for times, name in zip(chosen.T, names, strict=True):
+        members = np.flatnonzero(np.asarray(groups) == name)
+        share = np.full(len(members), 1 / len(members))
+        weights[:, members] = rng.multinomial(times * len(members), share)
+    return weights
 
 
 def scoreboard(
@@ -232,14 +278,21 @@ def scoreboard(
       baseline: the method that improvements are against: baseline less method.
     """
     against = results[baseline]
+    columns = np.stack([*results.values(), *(against - v for v in results.values())])
+    intervals = bootstrap_columns(columns.T, groups)
     return [
         Row(
             method=name,
             trials=len(values),
-            mean=bootstrap(values, groups),
+            mean=mean,
             median=float(np.median(values)),
-            improvement=bootstrap(against - values, groups),
+            improvement=improvement,
             wins=float(np.mean(values < against)),
         )
-        for name, values in results.items()
+        for (name, values), mean, improvement in zip(
+            results.items(),
+            intervals[: len(results)],
+            intervals[len(results) :],
+            strict=True,
+        )
     ]
