@@ -73,7 +73,8 @@ def _read(path: Path) -> Arrays | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Read first: np.load leaves a file open that it cannot make sense of.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         digest = str(arrays.pop(_DIGEST))
     except Exception:  # a damaged archive raises whatever its bytes lead to

@@ -195,7 +195,8 @@ def _load(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Read first: np.load leaves a file open that it cannot make sense of.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         record = json.loads(str(arrays.pop(_RECORD)))
     except Exception as error:  # a damaged archive raises whatever its bytes lead to

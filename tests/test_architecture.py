@@ -18,7 +18,7 @@ LEVELS = {
     "filters": 1,
     "oscillators": 1,
     "audio": 1,
-    "cache": 1,
+    "cache": 2,
     "data": 2,
     "delay_lines": 2,
     "comb_filters": 2,
