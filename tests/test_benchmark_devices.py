@@ -20,7 +20,7 @@ from benchmarks.devices_pairs import (
 from ddspx import audio as files
 from ddspx.data.practice import render_piece
 from styletransfer.hosts import open_host
-from styletransfer.presets import load_effect, parse_effect
+from styletransfer.presets import available_effects, parse_effect
 
 RATE = 24000
 # A box that squashes and turns down, late and upside down.
@@ -93,10 +93,11 @@ def test_aligned_output_is_on_time_upright_and_without_a_constant(music):
 def test_matching_equalizer_is_the_filter_and_keeps_time(rng):
     noise = rng.standard_normal((1, 10 * RATE)).astype(np.float32)
     sos = scipy.signal.butter(1, 2000, fs=RATE, output="sos")
-    after = 0.3 * scipy.signal.sosfilt(sos, noise)
+    after = 0.3 * np.asarray(scipy.signal.sosfilt(sos, noise))
     kernel = match_kernel(noise, after, RATE)
     frequencies = np.array([200.0, 1000.0, 2000.0, 5000.0])
-    got = np.abs(scipy.signal.freqz(kernel, worN=frequencies, fs=RATE)[1])
+    turns = np.exp(-2j * np.pi * frequencies[:, None] / RATE * np.arange(len(kernel)))
+    got = np.abs(turns @ kernel)
     wanted = 0.3 * np.abs(scipy.signal.sosfreqz(sos, frequencies, fs=RATE)[1])
     # Octaves wide, so that a slope is drawn out a little.
     np.testing.assert_allclose(20 * np.log10(got / wanted), 0.0, atol=0.7)
@@ -127,7 +128,7 @@ def test_suite_finds_the_box_and_writes_all_it_promises(
     devices.main(
         [
             *("--data", str(box), "--devices", "box", "--workers", "1"),
-            *("--renders", "150", "--style-renders", "60", "--out", str(out)),
+            *("--renders", "80", "--style-renders", "30", "--out", str(out)),
         ]
     )
     report = json.loads(out.with_suffix(".json").read_text())["devices"]["box"]
@@ -174,9 +175,9 @@ def test_bad_arguments_are_refused(tmp_path, arguments, message, monkeypatch):
         devices.main(["--data", str(tmp_path), *arguments])
 
 
-def test_every_chain_is_a_preset(installed_effect):
-    for chain in {chain for device in DEVICES.values() for chain in device.chains}:
-        assert installed_effect(chain) == load_effect(chain)
+def test_every_chain_is_a_preset():
+    chains = {chain for device in DEVICES.values() for chain in device.chains}
+    assert chains <= set(available_effects())
 
 
 def test_delay_of_the_tape_is_what_its_pulses_say(data_root):

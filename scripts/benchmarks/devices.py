@@ -30,7 +30,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Arguments:
     devices: tuple[str, ...] = tuple(DEVICES)
     """Which of them."""
     chains: tuple[str, ...] = ()
-    """Only these effects; those that suit each device when not given."""
+    """Only these of the effects that suit a device; all of those when not given."""
     checkpoint: tuple[str, ...] = ()
     """NAME=PATH: a run of train.py controller of the effect NAME; asked for style
     wherever NAME is a chain of the device."""
@@ -246,7 +246,7 @@ def run_device(
         with open_host(load_effect(chain), rate, workers=options.workers) as host:
             for unit in units:
                 fits.setdefault(chain, []).append(_fit(host, unit, device, options))
-                controls = np.float32(fits[chain][-1]["controls"])
+                controls = np.asarray(fits[chain][-1]["controls"], np.float32)
                 for pair, start in unit.held:
                     render = host.render(pair.before[None], controls[None]).audio[0]
                     board.enter(chain, render[:, start:])
@@ -282,7 +282,6 @@ def _fit(host: Host, unit: Unit, device: Device, options: Arguments) -> dict[str
         renders=max(1, round(DEAR.get(host.effect.name, 1.0) * budget)),
         seed=options.seed,
         excerpt_s=seconds + 1.0,
-        prior=0.0,
     )
     # Whatever a sweep does at a moment, it does not do it at that of the chain's.
     paired = device.kind != "modulation"
@@ -420,10 +419,15 @@ def _chosen(options: Arguments) -> dict[str, Device]:
         raise ValueError(f"devices {unknown} unknown; choose from {', '.join(DEVICES)}")
     chosen = {}
     for name in options.devices:
-        chains = options.chains or DEVICES[name].chains
+        suits = DEVICES[name].chains
+        chains = tuple(c for c in suits if not options.chains or c in options.chains)
+        if not chains:
+            raise ValueError(
+                f"chains {options.chains}: none of them suits {name}; it has"
+                f" {', '.join(suits)}"
+            )
         chains = chains[:2] if options.quick else chains
-        # A frozen description of the device, with the chains that are asked for.
-        chosen[name] = Device(**{**vars(DEVICES[name]), "chains": chains})
+        chosen[name] = replace(DEVICES[name], chains=chains)
     for chain in {chain for device in chosen.values() for chain in device.chains}:
         load_effect(chain)
     return chosen
@@ -440,7 +444,7 @@ def _controllers(
         if not any(name in device.chains for device in chosen.values()):
             raise ValueError(
                 f"checkpoint {text!r}: {name} is a chain of none of the devices; give"
-                " the name of an effect preset, or name it in --chains"
+                " one of their chains, and do not leave it out of --chains"
             )
         loaded[name] = load_controller(path)
     return loaded

@@ -50,7 +50,7 @@ def match_kernel(
     reach = 10.0 ** (MOST_DB / 20.0)
     magnitude = np.clip(np.sqrt(square), gain / reach, gain * reach)
     kernel = np.roll(np.fft.irfft(magnitude), WINDOW // 2)
-    return kernel * scipy.signal.windows.hann(WINDOW, sym=False)
+    return kernel * scipy.signal.get_window("hann", WINDOW)
 
 
 def filtered(
@@ -64,7 +64,7 @@ def filtered(
 
 def _power(audio: np.ndarray, sample_rate: Rate) -> np.ndarray:
     padded = np.pad(audio, (0, max(0, WINDOW - len(audio))))
-    return scipy.signal.welch(padded, sample_rate, nperseg=WINDOW, detrend=False)[1]
+    return scipy.signal.welch(padded, sample_rate, nperseg=WINDOW)[1]
 
 
 def _smooth(power: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ from ddspx.types import Rate
 WINDOW_S = 0.03
 # Below this of the loudest a device's noise is shown, not its curve.
 RANGE_DB = 50.0
-# The band in which a sweep is shown, Hz.
-BAND_HZ = (800.0, 1600.0)
+# Octaves, Hz, of which a sweep is shown in the one that holds most of the input: the
+# partials above the fundamental are what combs and notches move through.
+OCTAVES_HZ = (200.0, 400.0, 800.0, 1600.0)
 _COLORS = {"input": "0.6", "device": "black", "match EQ": "tab:orange"}
 _BEST = "tab:blue"
 
@@ -53,7 +54,7 @@ def draw(
     axes[1, 2].set_title("style of a reference of other content")
     figure.suptitle(
         f"{name}: device, and {best}, the chain that fits best; sound held back"
-        f" ({row['clips']} clips)"
+        f" (clips: {row['clips']})"
     )
     return figure
 
@@ -67,11 +68,14 @@ def _width(name: str) -> float:
 
 
 def levels_db(audio: np.ndarray, sample_rate: Rate) -> np.ndarray:
-    """RMS level of [1, time] in windows of `WINDOW_S` side by side, dB FS [windows]."""
+    """RMS levels of [1, time] in windows of `WINDOW_S` a third apart, dB FS."""
     size = round(WINDOW_S * sample_rate)
-    count = audio.shape[-1] // size
-    pieces = audio[0, : count * size].reshape(count, size).astype(np.float64)
-    return 10.0 * np.log10(np.mean(pieces**2, axis=1) + 1e-12)
+    pieces = np.lib.stride_tricks.sliding_window_view(audio[0], size)[:: size // 3]
+    return 10.0 * np.log10(np.mean(np.square(pieces, dtype=np.float64), 1) + 1e-12)
+
+
+def _times(levels: np.ndarray) -> np.ndarray:
+    return np.arange(len(levels)) * WINDOW_S / 3 + WINDOW_S / 2
 
 
 def _draw_spectra(left, right, shown: Mapping[str, np.ndarray], rate: Rate) -> None:
@@ -113,7 +117,7 @@ def _draw_curve(axis, shown: Mapping[str, np.ndarray], rate: Rate) -> None:
         middle = [
             (np.median(before[place == k]), np.median(after[place == k]))
             for k in range(1, len(edges))
-            if np.sum(place == k) >= 3
+            if np.any(place == k)
         ]
         if middle:
             axis.plot(
@@ -134,23 +138,23 @@ def _draw_curve(axis, shown: Mapping[str, np.ndarray], rate: Rate) -> None:
 
 
 def _draw_sweep(axis, shown: Mapping[str, np.ndarray], rate: Rate) -> None:
-    band = scipy.signal.butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
-    levels = {
-        name: levels_db(scipy.signal.sosfiltfilt(band, sound), rate)
-        for name, sound in shown.items()
-    }
+    def octave(name: str, low: float) -> np.ndarray:
+        band = scipy.signal.butter(2, (low, 2 * low), "bandpass", fs=rate, output="sos")
+        return scipy.signal.sosfiltfilt(band, shown[name])
+
+    low = max(OCTAVES_HZ, key=lambda low: np.mean(octave("input", low) ** 2))
+    levels = {name: levels_db(octave(name, low), rate) for name in shown}
     before = levels["input"]
     heard = before > before.max() - RANGE_DB
-    times = (np.arange(len(before)) + 0.5) * WINDOW_S
+    times = _times(before)
     for name, level in levels.items():
         if name != "input":
             change = np.where(heard, level - before, np.nan)
             axis.plot(times, change, color=_color(name), lw=_width(name), label=name)
-    low, high = BAND_HZ
     axis.set(
         xlabel="time / s",
         ylabel="output less input / dB",
-        title=f"sweep: gain between {low:.0f} and {high:.0f} Hz",
+        title=f"sweep: gain between {low:.0f} and {2 * low:.0f} Hz",
     )
     axis.grid(True, alpha=0.3)
     axis.legend(fontsize=9)
@@ -160,8 +164,7 @@ def _draw_levels(axis, shown: Mapping[str, np.ndarray], rate: Rate) -> None:
     top = -np.inf
     for name, sound in shown.items():
         level = levels_db(sound, rate)
-        times = (np.arange(len(level)) + 0.5) * WINDOW_S
-        axis.plot(times, level, color=_color(name), lw=_width(name), label=name)
+        axis.plot(_times(level), level, color=_color(name), lw=_width(name), label=name)
         top = max(top, level.max())
     axis.set(
         xlabel="time / s",
@@ -185,6 +188,6 @@ def _draw_losses(axis, rows: Mapping[str, Any], headline: str, best: str) -> Non
     axis.set_yticks(range(len(names)), names, fontsize=9)
     label = "MRSTFT" if headline == "mrstft" else "style distance"
     widest = max(row[headline][2] for row in rows.values())
-    axis.set(xlabel=f"{label} to the device, mean and 95 %", xlim=(0, 1.15 * widest))
+    axis.set(xlabel=f"{label} to the device, mean and 95 %", xlim=(0, 1.2 * widest))
     axis.grid(True, axis="x", alpha=0.3)
     axis.set_axisbelow(True)
