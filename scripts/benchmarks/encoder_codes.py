@@ -86,6 +86,7 @@ def code_pairs(
     weights: Any,
     shared: Shared | None = None,
     *,
+    share: int = 1,
     middle_of: Sequence[str] = (),
     stream: Sequence[int] = (0,),
     seed: int = 0,
@@ -98,6 +99,7 @@ def code_pairs(
       encoder: without its weights.
       weights: its.
       shared: with latents that stand on it, or None.
+      share: crops in a row with the same settings.
       middle_of: effects that are heard at settings in the middle as well.
       stream: of the settings; each effect has its own, whichever others there are.
       seed: of the untrained encoder.
@@ -119,7 +121,7 @@ def code_pairs(
     for number, name in enumerate(effects):
         with open_host(load_effect(name), encoder.sample_rate) as host:
             own = (*stream, *name.encode())
-            pairs = treat(crops, host, seed=own, middle=name in middle_of)
+            pairs = treat(crops, host, seed=own, share=share, middle=name in middle_of)
         if not len(pairs.crop):
             raise ValueError(
                 f"{name}: no settings were heard on {len(crops.group)} crops; leave it"

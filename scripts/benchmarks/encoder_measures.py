@@ -12,9 +12,9 @@ from benchmarks.embedding_probes import Score, linear_readout, score
 
 from vae.disentanglement import mutual_information_matrix
 
-# Of each axis and each parameter. Few, for cells have to be filled by a few hundred
-# items: with 20 a permuted parameter would seem to be told.
-_BINS = 8
+# Bins of an axis and of a parameter, and items for each of their cells: with emptier
+# ones any parameter would seem to be told.
+_MOST_BINS, _ITEMS_PER_CELL = 8, 5
 _SMALL = 1e-12
 
 
@@ -53,12 +53,13 @@ def axis_information(
     Returns:
       `Told`.
     """
-    best = mutual_information_matrix(codes, controls, _BINS).max(0)
+    bins = int(np.clip(np.sqrt(len(codes) / _ITEMS_PER_CELL), 2, _MOST_BINS))
+    best = mutual_information_matrix(codes, controls, bins).max(0)
     _, first, which = np.unique(setting, return_index=True, return_inverse=True)
     rng = np.random.default_rng(seed)
     nulls = [
         mutual_information_matrix(
-            codes, controls[first[rng.permutation(len(first))][which]], _BINS
+            codes, controls[first[rng.permutation(len(first))][which]], bins
         ).max(0)
         for _ in range(permutations)
     ]

@@ -59,7 +59,7 @@ from benchmarks.encoder_measures import (
     ridge_explains,
 )
 from benchmarks.encoder_report import draw, markdown
-from benchmarks.encoder_sounds import SHARE, balanced_crops
+from benchmarks.encoder_sounds import balanced_crops
 from benchmarks.recordings import collection
 from benchmarks.recovery import MDA
 
@@ -75,6 +75,11 @@ SIX = MDA[:6]
 # Codes whose axes are looked at one by one.
 _MEASURED = ("f", "f change", "pca", "pca change", "z")
 _AMONG = 50
+# Of judged crops that have their settings in common: what is looked for and found.
+SHARE = 2
+
+# What probes are fitted to and what they are asked, by the name of the codes.
+Questions = dict[str, tuple[Labelled, Labelled]]
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
             weights,
             shared,
             middle_of=SIX,
+            # What is fitted knows the more the more settings it has seen.
+            share=1 if split == "train" else SHARE,
             stream=(options.seed, *split.encode()),
             seed=options.seed,
         )
@@ -233,44 +240,24 @@ def which_effect(
     Tasks are ``all`` effects, the ``six`` of the original study, and these at settings
     in the ``middle``, with components fitted to sounds at those.
     """
-    # The six have their numbers among all, whichever effects were asked for.
-    six = [i for i, name in enumerate(options.effects) if name in SIX]
-    everything = [np.ones(len(c.effect), bool) for c in (known, judged)]
-    some = [np.isin(c.effect, six) for c in (known, judged)]
-    tasks: dict[str, tuple] = {
-        "all": (tables, everything, known.effect, judged.effect, judged.group)
-    }
+    tasks = {"all": _question(known, judged, tables)}
+    # Effects have one number each, whichever question they are in.
+    six = [i for i, name in enumerate(judged.effects) if name in SIX]
     if len(six) > 1:
-        tasks["six"] = (tables, some, known.effect, judged.effect, judged.group)
-        images = {"train": known.middle["image"], "judged": judged.middle["image"]}
-        pca, moments = reduced(images, encoder.size, options.seed)
-        middle = {
-            "f": {"train": known.middle["f"], "judged": judged.middle["f"]},
-            "untrained": {
-                "train": known.middle["untrained"],
-                "judged": judged.middle["untrained"],
-            },
-            "pca": pca,
-            "moments": moments,
-        }
-        every = [np.ones(len(c.middle_effect), bool) for c in (known, judged)]
-        labels = (known.middle_effect, judged.middle_effect)
-        tasks["middle"] = (middle, every, *labels, judged.middle_group)
+        tasks["six"] = _question(known, judged, tables, six)
+        tasks["middle"] = _middle_question(known, judged, encoder, options)
     report: dict[str, Any] = {}
-    for task, (codes, (ours, theirs), labels, truth, group) in tasks.items():
+    for task, codes in tasks.items():
         scores: dict[str, dict[str, Score]] = {}
-        for name, table in codes.items():
-            fitted = Labelled(table["train"][ours], labels[ours], group[:0])
+        for name, (ours, theirs) in codes.items():
             scores[name] = {}
             for probe in PROBES:
-                told = predict(probe, fitted, table["judged"][theirs], options.seed)
-                scores[name][probe] = _score(
-                    told, truth[theirs], group[theirs], len(options.effects), options
-                )
-        share = np.bincount(truth[theirs]).max() / np.count_nonzero(theirs)
+                told = predict(probe, ours, theirs.embedding, options.seed)
+                scores[name][probe] = _score(told, theirs, len(judged.effects), options)
+        truth = codes["f"][1].label
         report[task] = {
-            "effects": [judged.effects[i] for i in np.unique(truth[theirs])],
-            "chance": float(share),
+            "effects": [judged.effects[i] for i in np.unique(truth)],
+            "chance": float(np.bincount(truth).max() / len(truth)),
             "accuracy": {
                 name: {probe: _cell(found) for probe, found in by_probe.items()}
                 for name, by_probe in scores.items()
@@ -290,8 +277,56 @@ def which_effect(
     return report
 
 
-def _score(told, truth, group, classes: int, options: Arguments) -> Score:
-    return score(told, truth, group, classes, draws=options.draws, seed=options.seed)
+def _question(
+    known: Coded,
+    judged: Coded,
+    tables: Mapping[str, Mapping[str, np.ndarray]],
+    effects: Sequence[int] | None = None,
+) -> Questions:
+    """Which effect each treated sound went through, of some or of all."""
+    effects = range(len(judged.effects)) if effects is None else effects
+    ours, theirs = (np.isin(coded.effect, effects) for coded in (known, judged))
+    return {
+        name: (
+            Labelled(table["train"][ours], known.effect[ours], known.group[ours]),
+            Labelled(
+                table["judged"][theirs], judged.effect[theirs], judged.group[theirs]
+            ),
+        )
+        for name, table in tables.items()
+    }
+
+
+def _middle_question(
+    known: Coded, judged: Coded, encoder: SoundEncoder, options: Arguments
+) -> Questions:
+    """The same of sounds at settings in the middle."""
+    images = {"train": known.middle["image"], "judged": judged.middle["image"]}
+    pca, moments = reduced(images, encoder.size, options.seed)
+    tables = {
+        name: {"train": known.middle[name], "judged": judged.middle[name]}
+        for name in ("f", "untrained")
+    }
+    return {
+        name: (
+            Labelled(table["train"], known.middle_effect, known.middle_group),
+            Labelled(table["judged"], judged.middle_effect, judged.middle_group),
+        )
+        for name, table in {**tables, "pca": pca, "moments": moments}.items()
+    }
+
+
+def _score(
+    told: np.ndarray, asked: Labelled, classes: int, options: Arguments
+) -> Score:
+    return score(
+        told,
+        asked.label,
+        asked.group,
+        classes,
+        draws=options.draws,
+        seed=options.seed,
+    )
 
 
 def _recalls(confusion: np.ndarray) -> list[float]:
@@ -399,11 +434,12 @@ def content(
     names, label = np.unique(judged.group, return_inverse=True)
     accuracy = {}
     for name, table in tables.items():
-        own = Labelled(table["judged"][fitted], label[fitted], judged.group[fitted])
-        told = predict("linear", own, table["judged"][asked], options.seed)
-        accuracy[name] = _cell(
-            _score(told, label[asked], judged.group[asked], len(names), options)
+        ours, theirs = (
+            Labelled(table["judged"][own], label[own], judged.group[own])
+            for own in (fitted, asked)
         )
+        told = predict("linear", ours, theirs.embedding, options.seed)
+        accuracy[name] = _cell(_score(told, theirs, len(names), options))
     share = np.bincount(label[asked]).max() / np.count_nonzero(asked)
     return {
         "groups": len(np.unique(label[asked])),

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 # own sounds: accuracy by probe, and nats of the best axis, mean over parameters. The
 # accuracy of its codes and of PCA is that of its arrays, probes fitted to each.
 ORIGINAL_ACCURACY = {
-    "its codes": {"linear": 0.947, "forest": 0.873},
-    "its pca": {"linear": 0.950, "forest": 0.907},
+    "the original's codes": {"linear": 0.947, "forest": 0.873},
+    "the original's PCA": {"linear": 0.950, "forest": 0.907},
 }
 ORIGINAL_NATS = {
     "mda_overdrive": 0.70,
@@ -89,7 +89,7 @@ def _effect(summary: Mapping[str, Any]) -> list[str]:
     if "middle" in tasks:
         for name, found in ORIGINAL_ACCURACY.items():
             blank = [""] * (2 * len(tasks) - 2)
-            rows.append([f"the original, {name}", *blank, *map(_plain, found.values())])
+            rows.append([name, *blank, *map(_plain, found.values())])
     chance = [f"{task['chance']:.3f}" for task in tasks.values() for _ in range(2)]
     rows.append(["chance", *chance])
     recalls = [
@@ -255,7 +255,8 @@ def _draw_accuracy(axes: Axes, summary: Mapping[str, Any]) -> None:
             axes.plot(places, list(found.values()), style, color="black", label=name)
     for k, task in enumerate(tasks.values()):
         axes.hlines(task["chance"], 2 * k - 0.45, 2 * k + 1.45, "black", ":", lw=1)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper left", ncols=2)
+    axes.set_ylim(0.0, 1.02)
     axes.set_title("which effect, accuracy (dotted: chance)", fontsize=10)
 
 

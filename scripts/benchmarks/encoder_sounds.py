@@ -20,9 +20,7 @@ from ddspx.parameters import ParameterSpec, default_controls
 from styletransfer.hosts.host import Host
 from styletransfer.pairs import PairConfig, PairMaker
 
-# Crops that have their settings in common.
-SHARE = 2
-# Crops that a host renders at once.
+# Crops that a host renders at once, a multiple of those that share settings.
 _AT_ONCE = 100
 
 
@@ -87,7 +85,7 @@ def balanced_crops(
       categories: first folders to take; all recordings where none has such a folder.
       seconds: of a crop; groups whose recordings are all shorter give none.
       sample_rate: Hz.
-      count: how many, a multiple of `SHARE`.
+      count: how many.
       seed: of the places.
 
     Returns:
@@ -95,10 +93,7 @@ def balanced_crops(
 
     Raises:
       ManifestError: fewer than two groups have a recording that is long enough.
-      ValueError: a count that is no multiple.
     """
-    if count < SHARE or count % SHARE:
-        raise ValueError(f"{count} crops: give a multiple of {SHARE}, one at least")
     wanted = [clip for clip in clips if clip.category in categories]
     members: dict[str, list[Clip]] = defaultdict(list)
     for clip in select(wanted or clips, split):
@@ -127,13 +122,16 @@ def balanced_crops(
     return Crops(np.stack(audio), *map(np.asarray, about))
 
 
-def treat(crops: Crops, host: Host, *, seed: Sequence[int], middle: bool) -> Pairs:
+def treat(
+    crops: Crops, host: Host, *, seed: Sequence[int], share: int = 1, middle: bool
+) -> Pairs:
     """Every crop through one effect at settings that are heard.
 
     Args:
       crops: of an even number of samples.
       host: the opened effect.
       seed: of settings, levels and halves.
+      share: crops in a row with the same settings; their number is a multiple of it.
       middle: whether to render at continuous controls of 0.5 too, and others at
         their defaults.
 
@@ -143,7 +141,7 @@ def treat(crops: Crops, host: Host, *, seed: Sequence[int], middle: bool) -> Pai
     Raises:
       ValueError: a render in the middle failed.
     """
-    maker = PairMaker(host, PairConfig(untreated=0.0, share=SHARE))
+    maker = PairMaker(host, PairConfig(untreated=0.0, share=share))
     rng = np.random.default_rng(list(seed))
     rows = []
     for first in range(0, len(crops.audio), _AT_ONCE):
