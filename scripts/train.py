@@ -15,13 +15,17 @@
     python scripts/train.py decoder RUN --config configs/decoder/smoke.yaml
         --latents LATENTS_RUN --effect NAME [--data MANIFEST_OR_FOLDER] [...]
 
+    python scripts/train.py tune RUN --config configs/tune/smoke.yaml
+        --start DECODER_RUN [--data MANIFEST_OR_FOLDER] [...]
+
     python scripts/train.py vae RUN --config configs/vae/digits.yaml
         [--data MANIFEST_OR_FOLDER] [--objective.tau 20] [...]
 
 Tasks: proxy (a learned differentiable stand-in of an effect), controller (predicts an
 effect's settings from input and reference), encoder (of sounds, for the settings of
 many effects), latents (the encoder of a controller, on the codes of an encoder of
-sounds), decoder (from latents to the controls of one effect), vae (a beta-VAE of spectrograms). RUN is
+sounds), decoder (from latents to the controls of one effect), tune (a decoder by the sound of
+its settings), vae (a beta-VAE of spectrograms). RUN is
 the folder to write; `tensorboard --logdir RUN` shows curves, sounds and pictures.
 Without --data the practice corpus is rendered into a folder beside RUN. --only PATTERN
 takes the recordings whose path matches, such as 'digits/*'.
@@ -45,6 +49,7 @@ from ddspx.training.configuration import parse_command_line
 from ddspx.training.fit import fit
 from ddspx.training.parallel import make_mesh
 from styletransfer import training as style_training
+from styletransfer import tuning
 from styletransfer.controller_task import ControllerRunConfig, controller_task
 from styletransfer.decoder_task import DecoderRunConfig
 from styletransfer.encoder_task import EncoderRunConfig
@@ -55,6 +60,7 @@ from styletransfer.pairs import pair_batches
 from styletransfer.presets import kept_with, load_effect
 from styletransfer.proxy import make_proxy
 from styletransfer.proxy_task import ProxyRunConfig, proxy_task, rendered_batches
+from styletransfer.tuning import TuneRunConfig
 from vae import training
 from vae.run import VaeRunConfig
 from vae.task import describe_tau
@@ -169,6 +175,14 @@ def train_decoder(
     style_training.train_decoder(config, run_folder, clips, mesh=mesh)
 
 
+def tune_decoder(
+    config: TuneRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+) -> None:
+    """Tunes the decoder of one effect by the loss of the sound."""
+    mesh = make_mesh() if jax.device_count() > 1 else None
+    tuning.tune_decoder(config, run_folder, clips, mesh=mesh)
+
+
 def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -> None:
     """Trains a VAE on random crops; judges it on whole recordings of other groups."""
     print(describe_tau(config))
@@ -182,6 +196,7 @@ TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {
     "encoder": (EncoderRunConfig, train_encoder),
     "latents": (LatentRunConfig, train_latents),
     "decoder": (DecoderRunConfig, train_decoder),
+    "tune": (TuneRunConfig, tune_decoder),
     "vae": (VaeRunConfig, train_vae),
 }
 

@@ -178,6 +178,18 @@ def load_decoder(
     )
 
 
+def write_report(folder: Path, name: str, table: Any, markdown: str) -> None:
+    """Writes a report beside the files, as JSON and for people; replaces an older one.
+
+    Raises:
+      AudioFileError: the folder cannot be written.
+    """
+    texts = {"json": json.dumps(table, indent=1) + "\n", "md": markdown}
+    for suffix, text in texts.items():
+        with written_aside(folder / f"{name}.{suffix}", overwrite=True) as aside:
+            aside.write_text(text, encoding="utf-8")
+
+
 def _save(path: Path, record: Mapping[str, Any], params: Any, overwrite: bool) -> Path:
     arrays = {
         jax.tree_util.keystr(place, simple=True, separator="/"): np.asarray(leaf)

@@ -178,7 +178,9 @@ def encoder_task(
     """
     optimizer = make_optimizer(config.optimizer)
     controller = trainer.controller
-    names = [effect.rsplit("/", 1)[-1].removesuffix(".yaml") for effect in config.effects]
+    names = [
+        effect.rsplit("/", 1)[-1].removesuffix(".yaml") for effect in config.effects
+    ]
     assert len(names) == len(widths)
 
     def init(key):

@@ -103,7 +103,7 @@ def latent_task(
 
     def squares(params, batch, z):
         forecast = jax.vmap(vae.forecast, (None, 0, 0))(params, batch["dry"], z)
-        return jnp.sum(((batch["target"] - forecast) / weights) ** 2, axis=-1)
+        return jnp.sum(((batch["target"] - forecast) / weights[None]) ** 2, axis=-1)
 
     def step(state, batch):
         def total(params):
@@ -128,7 +128,7 @@ def latent_task(
         divergence = jnp.mean(kl_divergence(mean, log_variance), 0)
         error = jnp.mean(squares(params, batch, mean)) / weights.size
         nothing = jnp.mean(squares(params, batch, jnp.zeros_like(mean)))
-        blind = jnp.sum(((batch["target"] - batch["dry"]) / weights) ** 2, -1)
+        blind = jnp.sum(((batch["target"] - batch["dry"]) / weights[None]) ** 2, -1)
         return {
             "loss": error * weights.size / (2.0 * tau) + jnp.sum(divergence),
             "forecast": error,

@@ -52,7 +52,9 @@ class MixedPairMaker(grain.transforms.RandomMap):
         """
         count, effects = len(element["audio"]), len(self._makers)
         if count % effects:
-            raise ValueError(f"a batch of {count} cannot be shared by {effects} effects")
+            raise ValueError(
+                f"a batch of {count} cannot be shared by {effects} effects"
+            )
         rows = count // effects
         parts = []
         for number, maker in enumerate(self._makers):

@@ -24,6 +24,7 @@ from styletransfer.bundle import (
     make_shared,
     save_decoder,
     save_shared,
+    write_report,
 )
 from styletransfer.codes import CodeBank, code_bank, drawn_batches, joined
 from styletransfer.decoder_task import DecoderRunConfig, decoder_task
@@ -32,6 +33,7 @@ from styletransfer.encoder_task import EncoderRunConfig, encoder_task
 from styletransfer.encoders import SoundEncoder, load_encoder
 from styletransfer.hosts import Host, open_host
 from styletransfer.latent_models import make_latent_controller, make_latent_vae
+from styletransfer.latent_size import size_of_latents
 from styletransfer.latent_task import LatentRunConfig, latent_task
 from styletransfer.mixtures import joint_specs, mixed_batches
 from styletransfer.models import make_controller
@@ -105,7 +107,8 @@ def train_latents(
       mesh: devices that share the batch; None for one.
 
     Returns:
-      f and g, which are also in ``shared.npz`` of the run folder.
+      f and g, which are also in ``shared.npz`` of the run folder; beside it lie the
+      proposals of a size, ``size.md`` and ``size.json``.
     """
     encoder, weights = load_encoder(config.encoder)
     cache = run_folder.parent / CACHE
@@ -131,6 +134,8 @@ def train_latents(
     params = {"encoder": weights, "latents": state.params["latents"]}
     shared = make_shared(encoder, config.model, params)
     save_shared(run_folder / SHARED, shared, overwrite=True)
+    size = size_of_latents(vae, state.params, judged, scale, config.tau)
+    write_report(run_folder, "size", size.table(), size.markdown())
     return shared
 
 
