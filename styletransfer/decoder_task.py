@@ -108,7 +108,7 @@ def decoder_task(
     """The task of training h, on batches of codes of one effect.
 
     Args:
-      controller: with latents.
+      controller: from `styletransfer.latent_models.make_latent_controller`.
       frozen: ``{"latents": weights of g}``.
       specs: of the controls.
       optimizer_config: how.
@@ -118,13 +118,7 @@ def decoder_task(
       A `Task` whose params are ``{"decoder": ...}``; `evaluate` gives ``loss``,
       ``control_error``, the mean absolute error of labelled controls, and
       ``constant_error``, that of always saying the middle.
-
-    Raises:
-      ValueError: the controller has no latents.
     """
-    infer, settle = controller.latents, controller.settle
-    if infer is None or settle is None:
-        raise ValueError("this controller has no latents; h stands on those of g")
     optimizer = make_optimizer(optimizer_config)
 
     def init(key):
@@ -133,11 +127,8 @@ def decoder_task(
         return create_state(params, optimizer.init(params), second)
 
     def predicted(params, batch):
-        def one(dry, reference):
-            mean, _ = infer(frozen, dry, reference)
-            return settle(params, mean)
-
-        return jax.vmap(one)(batch["dry"], batch["reference"])
+        decide = jax.vmap(controller.decide, (None, 0, 0))
+        return decide({**frozen, **params}, batch["dry"], batch["reference"])
 
     def likelihood(params, batch):
         prediction = predicted(params, batch)

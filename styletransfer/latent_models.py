@@ -11,7 +11,7 @@ serves all effects and every h.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -52,13 +52,17 @@ class LatentModelConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of h.
+    """Sizes of h, and what it sees.
 
     Attributes:
       hidden: units of each layer.
+      source: ``"latents"`` of g; or, to compare with, the codes of f themselves:
+        ``"pair"`` (input, reference, and their difference: a direct controller) or
+        ``"difference"`` (that alone: Siamese regression).
     """
 
     hidden: tuple[int, ...] = (128, 64)
+    source: Literal["latents", "pair", "difference"] = "latents"
 
 
 class LatentVae(NamedTuple):
@@ -117,18 +121,23 @@ def make_latent_controller(
       specs: the controls of the effect.
 
     Returns:
-      A `Controller` with `latents` and `settle`. Its ``init`` makes the weights of h,
-      and of g; those of f come from elsewhere.
+      A `Controller`, with `latents` and `settle` where h sees latents. Its ``init``
+      makes the weights of h, and of g; those of f come from elsewhere.
     """
     inference = Inference(latents)
     network = Decoder(decoder, output_width(specs))
-    code, middle = jnp.zeros(encoder.size), jnp.zeros(latents.latents)
+    code = jnp.zeros(encoder.size)
+    width = {
+        "latents": latents.latents,
+        "pair": 3 * encoder.size,
+        "difference": encoder.size,
+    }[decoder.source]
 
     def init(key):
         first, second = jax.random.split(key)
         return {
             "latents": inference.init(first, code, code)["params"],
-            "decoder": network.init(second, middle)["params"],
+            "decoder": network.init(second, jnp.zeros(width))["params"],
         }
 
     def infer(params, code, reference):
@@ -140,6 +149,11 @@ def make_latent_controller(
         return settled(specs, out)
 
     def decide(params, code, reference):
+        apart = reference - code
+        if decoder.source == "pair":
+            return settle(params, jnp.concatenate([code, reference, apart]))
+        if decoder.source == "difference":
+            return settle(params, apart)
         # The mean: a prediction is the same every time.
         return settle(params, infer(params, code, reference)[0])
 
@@ -147,9 +161,10 @@ def make_latent_controller(
         codes = (encoder.encode(params, encoder.image(s)) for s in (audio, reference))
         return decide(params, *codes)
 
-    return Controller(
-        init, encoder.image, encoder.encode, decide, predict, infer, settle
-    )
+    made = Controller(init, encoder.image, encoder.encode, decide, predict)
+    if decoder.source == "latents":
+        made = made._replace(latents=infer, settle=settle)
+    return made
 
 
 def output_width(specs: Sequence[ParameterSpec]) -> int:
@@ -224,15 +239,15 @@ class Forward(nn.Module):
 
 
 class Decoder(nn.Module):
-    """h: latents to the numbers that `settled` reads."""
+    """h: latents, or codes, to the numbers that `settled` reads."""
 
     config: DecoderConfig
     width: int
 
     @nn.compact
-    def __call__(self, latents):
+    def __call__(self, source):
         """See the class."""
-        hidden = _layers(self.config.hidden, latents)
+        hidden = _layers(self.config.hidden, source)
         small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
         return nn.Dense(self.width, kernel_init=small)(hidden)
 

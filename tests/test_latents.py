@@ -15,7 +15,7 @@ from ddspx.parameters import ParameterSpec, choice
 from ddspx.training.checkpoint import CheckpointError, tree_hash
 from ddspx.training.configuration import load_preset
 from ddspx.training.optimizer import OptimizerConfig
-from styletransfer import bundle, training
+from styletransfer import bundle, training, tuning
 from styletransfer.codes import CodeBank, drawn_batches, joined
 from styletransfer.controller import load_controller, predict
 from styletransfer.decoder_task import DecoderRunConfig, settings_likelihood
@@ -29,6 +29,7 @@ from styletransfer.latent_models import (
     settled,
 )
 from styletransfer.latent_task import LatentRunConfig, latent_task
+from styletransfer.tuning import TuneRunConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -230,3 +231,37 @@ def test_records_are_json(runs):
     with np.load(runs / "compressor" / bundle.DECODER) as file:
         record = json.loads(str(file["record"]))
     assert record["effect"]["name"] == "compressor" and record["note"]["pairs"] == 64
+
+
+@pytest.mark.parametrize("source", ["pair", "difference"])
+def test_a_decoder_of_codes_has_no_latents_and_is_kept_alike(runs, clips, source):
+    decoder = load_preset(CONFIGS / "decoder/smoke.yaml", DecoderRunConfig)
+    model = dataclasses.replace(decoder.model, source=source)
+    own = dataclasses.replace(decoder, latents=str(runs / "g"), model=model)
+    training.train_decoder(own, runs / source, clips)
+    loaded = load_controller(runs / source)
+    assert loaded.controller.latents is None and loaded.controller.settle is None
+    one, two = (probe_signal(24000, 0.5, k)[None] for k in range(2))
+    codes = jax.random.normal(jax.random.key(0), (2, 16))
+    said = loaded.controller.decide(loaded.params, *codes)
+    moved = loaded.controller.decide(loaded.params, codes[0] + 1, codes[1] + 1)
+    same = bool(np.allclose(said.controls, moved.controls, atol=1e-6))
+    assert same == (source == "difference")
+    assert predict(loaded, one, two, 24000, 24000).controls.shape == (5,)
+
+
+def test_a_decoder_is_tuned_by_sound_and_f_and_g_stay(runs, clips):
+    config = load_preset(CONFIGS / "tune/smoke.yaml", TuneRunConfig)
+    config = dataclasses.replace(config, start=str(runs / "compressor"))
+    tuning.tune_decoder(config, runs / "tuned", clips)
+    before, after = (load_controller(runs / name) for name in ("compressor", "tuned"))
+    for part in ("encoder", "latents"):
+        assert tree_hash(before.params[part]) == tree_hash(after.params[part])
+    assert tree_hash(before.params["decoder"]) != tree_hash(after.params["decoder"])
+
+
+def test_a_size_is_proposed_and_kept(runs):
+    table = json.loads((runs / "g/size.json").read_text())
+    assert {p["rule"] for p in table["proposals"]} >= {"fidelity", "worth", "active"}
+    assert len(table["nats"]) == 4 and table["fidelity"][-1] == pytest.approx(1.0)
+    assert "| latent | nats |" in (runs / "g/size.md").read_text()
