@@ -17,7 +17,9 @@ encoder_probes (what the codes of an encoder of sounds tell of effect and settin
 speakers not heard, and what is left of the content),
 recovery (hidden settings of plug-ins, found with a target given; which controls can be
 told at all), plugins (every installed one: does it load, repeat, give sound), devices
-(how near chains of plug-ins come to real hardware).
+(how near chains of plug-ins come to real hardware), controller_gradients (methods that
+train a controller by sound, at equal renders), controller_steps (where the time of such
+a training step goes).
 """
 
 import importlib
@@ -43,6 +45,8 @@ SUITES = (
     "recovery",
     "plugins",
     "devices",
+    "controller_gradients",
+    "controller_steps",
 )
 
 

@@ -4,7 +4,7 @@
 need, `StandIn` is what methods with a differentiable double of the effect need.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,6 +22,7 @@ from styletransfer.gradients import (
     default_estimator,
     forward_differences,
     orthogonal,
+    render_points,
     restricted,
     spsa,
     steps_for,
@@ -177,6 +178,50 @@ def renders_of(config: AudioTaskConfig, specs: tuple[ParameterSpec, ...]) -> int
         return GRADIENT_RENDERS
     rendered = make_estimator(config, specs).renders(len(specs))
     return rendered + GRADIENT_RENDERS * (config.gradient in WITH_STAND_IN)
+
+
+def gradient_sizes(
+    host: Host,
+    loss: Callable[[jax.Array, Any], jax.Array],
+    batch: Mapping[str, np.ndarray],
+    controls: np.ndarray,
+    step: float = DEFAULT_STEP,
+) -> np.ndarray:
+    """Typical size of each control's gradient [n], for `make_estimator`.
+
+    Root mean squares of forward differences; 1 + n renders of every example.
+
+    Args:
+      host: the opened effect.
+      loss: ``(audio[channels, time], example) -> scalar``.
+      batch: ``audio``, ``target`` and ``valid`` of examples.
+      controls: where to measure [batch, n], such as predictions.
+      step: of the differences.
+
+    Returns:
+      [n], float32, 0 nowhere; discrete controls, which do not move, have the least.
+    """
+    smooth = np.array([not spec.choices for spec in host.specs])
+    estimator = restricted(
+        forward_differences(steps_for([s for s in host.specs if not s.choices], step)),
+        np.flatnonzero(smooth).tolist(),
+    )
+    plan = jax.vmap(lambda u: estimator.plan(jax.random.key(0), u))(controls)
+    rendered, status = render_points(
+        host.render, np.asarray(batch["audio"]), np.asarray(plan.points)
+    )
+
+    @jax.jit
+    def losses(audio, target):
+        return jax.lax.map(lambda heard: loss(heard, {"target": target}), audio)
+
+    values = np.stack(
+        [losses(*row) for row in zip(rendered, batch["target"], strict=True)]
+    )
+    slopes = np.asarray(jax.vmap(estimator.scalar)(plan, values))
+    kept = np.asarray(batch["valid"]) & (status == 0).all(axis=1)
+    sizes = np.sqrt(np.mean(slopes[kept] ** 2, axis=0, dtype=np.float64))
+    return np.maximum(sizes, 1e-3 * sizes.max() + 1e-9).astype(np.float32)
 
 
 def twin_of(host: Host) -> StandIn:

@@ -83,8 +83,9 @@ def audio_task(
       mesh: devices that share the batch; None for one.
       stand_in: for the methods that need one; the effect's twin when None.
       sizes: see `make_estimator`.
-      timer: called with ``"prepare"``, ``"propose"``, ``"render"``, ``"rendered"``,
-        ``"conclude"`` as a step comes to each of these, for measurements.
+      timer: called as a step comes to them, for measurements, with ``"wait"`` (all is
+        dispatched, points are awaited), ``"render"`` and ``"rendered"`` (the host is
+        at work), these for each micro-batch, and ``"finish"``.
 
     Returns:
       A `Task`. Its params are the trained parts alone; ``frozen`` holds the parts in
@@ -255,12 +256,13 @@ class _AudioTask:
         batch = jax.tree.map(lambda *rows: jnp.concatenate(rows), *batches)
         invalid = jnp.sum(~batch["valid"])
         count = batch["valid"].shape[0]
-        squares = [m["control_gradient"] ** 2 for _, m in concluded]
+        # Each is of a mean over its own part; together, of the mean over all.
+        squares = jnp.stack([m["control_gradient"] ** 2 for _, m in concluded])
         metrics = {
             "loss": mean(*(metrics["loss"] for _, metrics in concluded)),
             "invalid": invalid / count,
             "failed": (jnp.sum(excluded) - invalid) / count,
-            "control_gradient": jnp.sqrt(mean(*squares)),
+            "control_gradient": jnp.sqrt(jnp.sum(shares**2 * squares * sizes) / count),
         }
         return self._update(state, gradients, batch, metrics)
 
@@ -286,20 +288,17 @@ class _AudioTask:
         batch, keys = _arrays(batch), self.keys(state)
         parts, proposed, concluded = [], [], []
         for at in range(self.config.micro_batches):
-            self.tick("prepare")
             part = self.prepare(self.frozen_weights, self._rows(batch, at))
-            self.tick("propose")
             proposed.append(self.black_box.propose(state.params, part, keys[at]))
             parts.append(part)
         for part, (points, pending) in zip(parts, proposed, strict=True):
-            self.tick("render")
+            self.tick("wait")
             rendered, status = host_map(
                 self._render, points, part["audio"], part["valid"]
             )
-            self.tick("rendered")
             judged = {name: part[name] for name in ("audio", "target", "features")}
             concluded.append(self.black_box.conclude(pending, rendered, status, judged))
-        self.tick("conclude")
+        self.tick("finish")
         kept = ("features", "controls", "labelled", "valid")
         small = [{name: part[name] for name in kept} for part in parts]
         return self.finish(state, concluded, small)
@@ -330,12 +329,14 @@ class _AudioTask:
 
     def _render(self, points, audio, valid):
         """Renders what is valid; NumPy only."""
+        self.tick("render")
         shape = (*points.shape[:2], *audio.shape[1:])
         rendered = np.zeros(shape, np.float32)
         status = np.full(shape[:2], Status.ERROR, np.int32)
         if valid.any():
             found = render_points(self.host.render, audio[valid], points[valid])
             rendered[valid], status[valid] = found
+        self.tick("rendered")
         return rendered, status
 
 
@@ -348,6 +349,7 @@ def _by_example(function):
 
 def _arrays(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Of a batch what this task reads."""
-    names = ("audio", "reference", "target", "controls", "labelled", "valid")
-    codes = [name for name in ("dry_code", "reference_code") if name in batch]
-    return {name: batch[name] for name in (*names, *codes)}
+    names = ["audio", "target", "controls", "labelled", "valid"]
+    coded = "dry_code" in batch
+    names += ["dry_code", "reference_code"] if coded else ["reference"]
+    return {name: batch[name] for name in names}
