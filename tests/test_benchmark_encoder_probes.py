@@ -146,13 +146,13 @@ def test_a_planted_parameter_stands_out_and_chance_is_known(suite, rng):
 
 
 def test_the_null_keeps_what_shares_its_settings_together(suite, rng):
-    """Codes that know which two items are partners tell nothing of the settings."""
-    setting = np.arange(120) // 2
-    codes = rng.standard_normal((60, 40))[setting]
-    controls = rng.random((60, 2))[setting]
+    """Codes that know which items are partners tell nothing of the settings."""
+    setting = np.arange(160) // 4
+    codes = rng.standard_normal((40, 30))[setting]
+    controls = rng.random((40, 4))[setting]
     each = [
         suite[2].axis_information(codes, controls, names, permutations=8, seed=0)
-        for names in (setting, np.arange(120))
+        for names in (setting, np.arange(160))
     ]
     together, apart = (told.nats.mean() - told.null.mean() for told in each)
     assert abs(together) < 0.1 < apart

@@ -105,6 +105,7 @@ def ridge_explains(
     """
     (codes, controls), (others, truth) = known, judged
     readout = np.stack([linear_readout(codes, y, others) for y in controls.T], 1)
+    groups = np.unique(groups)
     index = np.searchsorted(groups, group)
     sums = np.zeros((len(groups), 4, truth.shape[1]))
     ones = np.ones_like(truth, float)
