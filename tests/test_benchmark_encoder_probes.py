@@ -266,8 +266,7 @@ def test_the_suite_end_to_end(suite, recordings, shared_file, tmp_path, capsys):
     out = tmp_path / "found"
     suite[3].main(words(recordings, "--latents", shared_file, "--out", out))
     printed = capsys.readouterr().out
-    text = out.with_suffix(".json").read_text()
-    report = json.loads(text)
+    report = json.loads(out.with_suffix(".json").read_text())
     assert report["effects"] == ["compressor", "distortion"]
     assert report["groups"] == {"music": 2} and report["groups_known"] == 4
     assert report["sizes"]["f"] == report["sizes"]["pca"] == 8
@@ -288,9 +287,16 @@ def test_the_suite_end_to_end(suite, recordings, shared_file, tmp_path, capsys):
     assert printed == out.with_suffix(".md").read_text() + "\n"
     assert "| z |" in printed and "2 of music" in printed
     assert out.with_suffix(".png").stat().st_size > 10_000
-    again = tmp_path / "again"
-    suite[3].main(words(recordings, "--latents", shared_file, "--out", again))
-    assert again.with_suffix(".json").read_text() == text
+
+
+@pytest.mark.slow
+def test_the_same_words_give_the_same_numbers(suite, recordings, shared_file, tmp_path):
+    found = []
+    for name in ("one", "two"):
+        given = ("--latents", shared_file, "--out", tmp_path / name)
+        suite[3].main(words(recordings, *given))
+        found.append((tmp_path / name).with_suffix(".json").read_bytes())
+    assert found[0] == found[1]
 
 
 def test_an_encoder_beside_latents_of_another_is_refused(

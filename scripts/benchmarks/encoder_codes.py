@@ -100,7 +100,7 @@ def code_pairs(
       weights: its.
       shared: with latents that stand on it, or None.
       share: crops in a row with the same settings.
-      middle_of: effects that are heard at settings in the middle as well.
+      middle_of: names of effects that are heard at settings in the middle as well.
       stream: of the settings; each effect has its own, whichever others there are.
       seed: of the untrained encoder.
 
@@ -121,7 +121,8 @@ def code_pairs(
     for number, name in enumerate(effects):
         with open_host(load_effect(name), encoder.sample_rate) as host:
             own = (*stream, *name.encode())
-            pairs = treat(crops, host, seed=own, share=share, middle=name in middle_of)
+            middle_too = Path(name).stem in middle_of
+            pairs = treat(crops, host, seed=own, share=share, middle=middle_too)
         if not len(pairs.crop):
             raise ValueError(
                 f"{name}: no settings were heard on {len(crops.group)} crops; leave it"

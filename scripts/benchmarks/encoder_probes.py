@@ -88,8 +88,8 @@ class Arguments:
 
     encoder: Path | None = None
     """Run of train.py encoder, controller or vae; when not given that of --latents."""
-    which: Literal["best", "last"] = "best"
-    """Checkpoint of the encoder."""
+    which: Literal["best", "last"] = "last"
+    """Checkpoint of the encoder; latents stand on the last."""
     latents: Path | None = None
     """File of an encoder and of latents, shared.npz of train.py latents."""
     data: Path | None = None
@@ -201,7 +201,11 @@ def measure(
         for kind in np.unique(judged.crops.category)
     }
     return {
-        "encoder": encoder.kind,
+        "encoder": str(
+            options.latents
+            if options.encoder is None
+            else f"{options.which} checkpoint of {options.encoder}"
+        ),
         "sizes": {name: int(table["train"].shape[1]) for name, table in tables.items()},
         "split": options.split,
         "groups": kinds,

@@ -55,10 +55,11 @@ def _opening(summary: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{name} {n}" for name, n in summary["sizes"].items())
     known, judged = summary["items"]
     return (
-        f"# What codes of sounds tell\n\nProbes are fitted to {known} pairs of"
-        f" {summary['groups_known']} speakers and pieces (train) and judged on {judged}"
-        f" pairs of others ({summary['split']}: {groups}); {sum(summary['lost'])} pairs"
-        f" were not heard and are left out. Numbers in a code: {sizes}. Intervals: 95 %"
+        f"# What codes of sounds tell\n\nEncoder f: {summary['encoder']}. Probes are"
+        f" fitted to {known} pairs of {summary['groups_known']} speakers and pieces"
+        f" (train) and judged on {judged} pairs of others ({summary['split']}:"
+        f" {groups}); {sum(summary['lost'])} pairs were not heard and are left out."
+        f" Numbers in a code: {sizes}. Intervals: 95 %"
         " over speakers and pieces."
     )
 
