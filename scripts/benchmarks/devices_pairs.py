@@ -7,7 +7,9 @@ constant voltage. Delay and polarity are read from the whitened cross-correlatio
 
 whose largest peak in size is taken: plain correlation (p = 0) of a few low notes is as
 large a period off. Recordings of one box are pooled, for its delay is one; those of a
-tape machine are not, for its speed wanders. Then delay, sign and mean are taken off.
+tape machine are not, for its speed wanders. Then delay and sign are
+taken off, and of both sides what lies below 15 Hz: the offset of an overdrive comes and
+goes with the sound, so that no constant would do.
 
 What is left: wow and flutter of the tape, +-5 samples within seconds, and the phase of
 the devices' filters. Only magnitudes can be compared, no waveforms. The sweeps of
@@ -24,11 +26,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.signal
 
 from ddspx import audio as files
 from ddspx.types import Rate
 
 WHITENING = 0.8
+LOWEST_HZ = 15.0
 # Between clips that are joined: compressors let go, filters ring out.
 GAP_S = 0.1
 Kind = Literal["compressor", "modulation", "tape", "drive"]
@@ -168,8 +172,8 @@ class Pair(NamedTuple):
 
     Attributes:
       name: of the clip.
-      before: input.
-      after: output, on time, upright and without a constant.
+      before: input, from `LOWEST_HZ` on.
+      after: output, likewise, on time and upright.
       delay: what was taken off.
       constant: mean of the output as it was.
     """
@@ -233,7 +237,7 @@ def load_device(root: Path, device: Device, *, quick: bool = False) -> list[Unit
     for name, (before, after, _) in raw.items():
         wanders = device.kind == "tape"
         delay = find_delay([(before, after)], device.lags) if wanders else pooled
-        pairs[name] = align(name, before, after, delay)
+        pairs[name] = align(name, before, after, delay, rate)
     if device.held:
         parts = [cut(pairs[e.clip], e, rate) for e in device.fit]
         held = tuple(Held(pairs[name], 0) for name in device.held)
@@ -274,17 +278,30 @@ def find_delay(
     )
 
 
-def align(name: str, before: np.ndarray, after: np.ndarray, delay: Delay) -> Pair:
-    """Takes delay, sign and mean off an output [time], and what has no partner."""
+def align(
+    name: str, before: np.ndarray, after: np.ndarray, delay: Delay, sample_rate: Rate
+) -> Pair:
+    """Takes delay and sign off an output [time], and off both what is too low to hear.
+
+    Args:
+      name: of the clip.
+      before: input.
+      after: output.
+      delay: of the output.
+      sample_rate: Hz.
+    """
     late = delay.samples
     before, after = before[max(0, -late) :], after[max(0, late) :]
     length = min(len(before), len(after))
     constant = float(np.mean(after, dtype=np.float64))
-    upright = delay.polarity * (after[:length] - constant)
+    high = scipy.signal.butter(2, LOWEST_HZ, "highpass", fs=sample_rate, output="sos")
+    both = np.stack([before[:length], delay.polarity * after[:length]])
+    # Forwards and backwards: nothing is moved.
+    heard = scipy.signal.sosfiltfilt(high, both).astype(np.float32)
     return Pair(
         name,
-        before[None, :length].astype(np.float32),
-        upright[None].astype(np.float32),
+        heard[:1],
+        heard[1:],
         delay,
         constant,
     )
