@@ -5,7 +5,9 @@
     python scripts/analyze_latents.py RUN --out DIR --data DATA --prune 12
         [--fine-tune 200] [--retrain 3]
 
-RUN is a folder that `train.py vae` wrote. DIR gets report.md, analysis.json, figures,
+RUN is a folder that `train.py vae` wrote, or a controller with latents: a folder of
+`train.py decoder` or its decoder.npz. A controller's latents are judged by the sound of
+its effect, or by its controls (--output). DIR gets report.md, analysis.json, figures,
 and traversals: sounds that move one latent from -2 to +2 deviations, matched in
 loudness, the most important first. Latents are judged on recordings that were not
 trained on. --prune K keeps the K most important (0: as many as --rule proposes) and
@@ -15,32 +17,30 @@ Bad input: one line, exit code 2.
 """
 
 import dataclasses
-import json
 import sys
-import time
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
 import compiler
+import controller_latents
 import jax
 import jax.numpy as jnp
+import latent_report
 import numpy as np
 import tyro
 from traversals import write_traversals
 
-from ddspx import plotting
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.split import assign_splits, select
 from ddspx.training.checkpoint import restore_params
-from vae import report
 from vae.analysis import AnalysisOptions, Distribution, analyze
 from vae.examples import load_examples
 from vae.findings import Analysis
 from vae.jacobian import subspace_axes
 from vae.outputs import Output, decoder_output, level_output
-from vae.preflight import Preflight, preflight
+from vae.preflight import preflight
 from vae.prune import rotate
 from vae.pruned import Verified, disagreement, pruned_model, save_model, verify
 from vae.run import LoadedVae, load_vae, to_image
@@ -66,8 +66,9 @@ class Arguments:
     """Take recordings whose path matches, such as 'digits/*'."""
     split: Literal["valid", "test"] = "valid"
     """Recordings that latents are judged on."""
-    output: Literal["levels", "decoder"] = "levels"
-    """What counts: levels in dB, or the decoder's normalised image."""
+    output: Literal["levels", "decoder", "sound", "controls"] | None = None
+    """What counts: levels in dB, or the decoder's normalised image; of a controller the
+    sound of its effect, or its controls. The first of each by default."""
     codes: Distribution = "product"
     """Distribution of codes: product, aggregate, means or prior."""
     examples: int = 512
@@ -112,6 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
                 "--rotate leaves the posterior's variances to be trained again; give"
                 " --fine-tune STEPS"
             )
+        if controller_latents.is_controller(options.run):
+            _analyse_controller(options)
+            return 0
+        if options.output in ("sound", "controls"):
+            raise ValueError(f"--output {options.output} is about a controller")
         loaded = load_vae(options.run, options.which)
         if options.prune is not None and not 0 <= options.prune <= loaded.vae.latents:
             raise ValueError(
@@ -122,6 +128,35 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"analyze_latents.py: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _analyse_controller(options: Arguments) -> None:
+    for name in ("rotate", "fine_tune", "retrain"):
+        if getattr(options, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is about a VAE; a pruned controller is"
+                " trained on by train.py"
+            )
+    if options.output not in (None, "sound", "controls"):
+        raise ValueError(
+            f"--output {options.output}: of a controller take sound or controls"
+        )
+    controller_latents.analyse(
+        controller_latents.Wishes(
+            run=options.run,
+            out=options.out,
+            output="controls" if options.output == "controls" else "sound",
+            examples=options.examples,
+            seconds=options.seconds,
+            traversals=options.traversals,
+            prune=options.prune,
+            rule=options.rule,
+            split=options.split,
+            seed=options.seed,
+        ),
+        _clips(options),
+        analysis_options(options),
+    )
 
 
 def run(
@@ -150,7 +185,9 @@ def run(
         squared_error=squared_error,
         tau=tau,
         preflight=told,
-        options=within(options, output, loaded.vae.latents),
+        options=latent_report.within(
+            analysis_options(options), output, loaded.vae.latents, options.seconds
+        ),
     )
     print(found.advice)
     for words in found.warnings:
@@ -163,53 +200,27 @@ def run(
     sounds = write_traversals(
         loaded, found.order[: options.traversals], held_out.audio, codes, options.out
     )
-    _write(options, found, told, table, notes, sounds)
+    pictures = {"One latent moved, the rest as they are": "traversals.png"}
+    latent_report.write(
+        options.out,
+        options.run,
+        found,
+        told,
+        table=table,
+        notes=notes,
+        sounds=sounds,
+        pictures=pictures if sounds else {},
+    )
     return found
 
 
-def within(options: Arguments, output: Output, latents: int) -> AnalysisOptions:
-    """As close a look as fits the time: pairs first, then examples.
-
-    Args:
-      options: command line.
-      output: whose cost is measured.
-      latents: K.
-
-    Returns:
-      `AnalysisOptions`.
-    """
-    some = np.zeros((_AT_ONCE, latents), np.float32)
-    np.asarray(output.of(some))
-    began = time.perf_counter()
-    np.asarray(output.of(some))
-    each = (time.perf_counter() - began) / _AT_ONCE
-    chosen = AnalysisOptions(
+def analysis_options(options: Arguments) -> AnalysisOptions:
+    """What the command line says of how closely to look."""
+    return AnalysisOptions(
         options.codes,
         fidelity=options.fidelity,
         audible=options.audible,
         seed=options.seed,
-    )
-    while _evaluations(chosen, latents) * each > options.seconds and chosen.pairs > 32:
-        chosen = dataclasses.replace(
-            chosen,
-            pairs=chosen.pairs // 2,
-            order_pairs=max(min(chosen.order_pairs, chosen.pairs // 4), 8),
-            candidates=2 if latents > 32 else 4,
-            derivative_examples=max(chosen.derivative_examples // 2, 4),
-            gram_examples=max(chosen.gram_examples // 2, 2),
-            clamp_examples=max(chosen.clamp_examples // 2, 32),
-        )
-    return chosen
-
-
-def _evaluations(options: AnalysisOptions, latents: int) -> float:
-    """Decodings that an analysis costs; a derivative about two, a Gram row five."""
-    sizes = min(latents, 48)
-    return (
-        options.pairs * (latents + 4 + sizes)
-        + options.order_pairs * latents * options.candidates
-        + latents * (4 * options.derivative_examples + 5 * options.gram_examples)
-        + options.clamp_examples * (latents + 1)
     )
 
 
@@ -396,49 +407,6 @@ def _trained_on(options: Arguments, clips: tuple[Clip, ...]) -> tuple[Clip, ...]
         dataclasses.replace(clip, split="valid") if clip.split == "test" else clip
         for clip in others
     )
-
-
-def _write(
-    options: Arguments,
-    found: Analysis,
-    told: Preflight,
-    table: list[Verified],
-    notes: list[str],
-    sounds: list[str],
-) -> None:
-    figures = {
-        "What each latent does": ("importance", report.importance_figure(found)),
-        "How many to keep": ("curve", report.curve_figure(found, told)),
-        "Where each latent acts": ("groups", report.group_figure(found)),
-    }
-    pictures = {}
-    for caption, (name, figure) in figures.items():
-        if figure is not None:
-            plotting.save(figure, options.out / f"{name}.png")
-            pictures[caption] = f"{name}.png"
-    if sounds:
-        pictures["One latent moved, the rest as they are"] = "traversals.png"
-    page = report.markdown(
-        found,
-        told,
-        title=f"Latents of {options.run.name}",
-        pictures=pictures,
-        sounds=sounds,
-        table=[row.row() for row in table],
-        notes=notes,
-    )
-    content = {
-        "run": str(options.run),
-        "analysis": json.loads(found.to_json()),
-        "preflight": dataclasses.asdict(told),
-        "verification": [row.record() for row in table],
-    }
-    text = json.dumps(content, indent=1, allow_nan=False)
-    for name, written in (("analysis.json", text + "\n"), ("report.md", page)):
-        aside = options.out / f".{name}.partial"
-        aside.write_text(written, encoding="utf-8")
-        aside.replace(options.out / name)
-    print(options.out / "report.md")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ddspx import losses, signal
 from ddspx.effects.base import Effect, aligned
 from ddspx.parameters import identity_controls, settings
 from ddspx.types import AnyArray, Rate
@@ -30,6 +29,7 @@ from styletransfer.hosts import Host, HostEffect, Status
 from styletransfer.models import Prediction
 from styletransfer.objective import Objective, Score
 from styletransfer.persistence import WITH_TARGET
+from styletransfer.scores import TOLERANCE, StyleScore, TargetScore
 from styletransfer.style import StyleDistance, style_bands
 from styletransfer.twins import twin_effect
 
@@ -94,7 +94,8 @@ class TransferResult:
       settings: the same in physical units, see `ddspx.parameters.settings`.
       loss: "before" (input untouched) and "after", of the excerpt.
       terms: the parts of the loss, "before" and "after", by name.
-      history: (renders, best loss) after each call to the host.
+      history: (renders, best loss) after each call to the host, of what was searched
+        by: with the pull of the prior, and robust where a prediction was refined.
       renders: renders used by the search.
       failures: renders that the effect failed.
       seconds: of searching and rendering.
@@ -142,8 +143,9 @@ def transfer(
       report: called with (renders, best loss) as the search goes.
       prediction: what a controller says (`styletransfer.controller.predict`). Then the
         search begins there, and is pulled back to it by how sure it was, instead of
-        towards the identity; `TransferConfig.method` is not used. With ``renders=1``
-        the prediction is what is returned.
+        towards the identity; `TransferConfig.method` is not used. Style is then judged
+        robustly (`styletransfer.scores`). With ``renders=1`` the prediction is what is
+        returned.
 
     Returns:
       A `TransferResult`; with a prediction, `loss` also has ``"predicted"``.
@@ -170,10 +172,11 @@ def transfer(
         center = np.asarray(prediction.controls, np.float32)
         prior = 1.0 / (math.sqrt(2.0) * np.asarray(prediction.deviation))
         chosen = search.refinement(center)
+    refined = prediction is not None and config.renders > 1
     objective = Objective(
         host,
         excerpt,
-        score,
+        _robust(score) if refined else score,
         budget=config.renders,
         prior=0.0 if paired else prior,
         center=center,
@@ -197,18 +200,23 @@ def transfer(
     untouched, terms = jax.device_get(_loss_once(score, excerpt))
     rendered = render_whole(host, audio, objective.best_controls, tail_s)
     before = {name: float(value) for name, value in terms.items()}
-    pull = objective.best_terms["prior"]
-    loss = {"before": float(untouched), "after": objective.best_loss - pull}
+    terms, after = objective.best_terms, objective.best_loss
+    after -= terms["prior"]
+    predicted = after
+    if refined:
+        # The search goes by what counts of the distance; told is the distance.
+        after, terms = _judged(host, excerpt, score, objective.best_controls)
+        predicted, _ = _judged(host, excerpt, score, center)
+    loss = {"before": float(untouched), "after": after}
     if prediction is not None:
-        # At its own center the prior takes no part.
-        loss["predicted"] = objective.history[0][1]
-    after = {k: v for k, v in objective.best_terms.items() if k in before}
+        loss["predicted"] = predicted
+    kept = {name: terms[name] for name in terms if name in before}
     return TransferResult(
         audio=rendered,
         controls=objective.best_controls,
         settings=settings(host.specs, objective.best_controls),
         loss=loss,
-        terms={"before": before, "after": after},
+        terms={"before": before, "after": kept},
         history=objective.history,
         renders=objective.renders,
         failures=objective.failures,
@@ -260,6 +268,22 @@ def comparison(
         wanted = _features(own, np.asarray(reference, np.float32))
         score = StyleScore(wanted, StyleDistance(rate, highest_hz, config.match_level))
     return Comparison(np.ascontiguousarray(audio[:, start:stop]), score)
+
+
+def _robust(score: Score) -> Score:
+    """A style score that doubts what other content may explain; others as they are."""
+    if isinstance(score, StyleScore):
+        return replace(score, tolerance=TOLERANCE)
+    return score
+
+
+def _judged(
+    host: Host, excerpt: np.ndarray, score: Score, controls: np.ndarray
+) -> tuple[float, dict[str, float]]:
+    """Loss and terms of one setting, infinite where the effect fails."""
+    single = Objective(host, excerpt, score, budget=1, center=controls)
+    single.losses(controls[None])
+    return single.best_loss, single.best_terms
 
 
 def differentiable_effect(host: Host) -> Effect:
@@ -318,69 +342,6 @@ def check_audio(audio: np.ndarray, sample_rate: Rate, role: str) -> None:
         raise TransferError(
             f"{role}: silent ({level:.0f} dBFS RMS); give a sound above {SILENT_DB:.0f}"
         )
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class StyleScore:
-    """Score of a render against the style of a reference of other content.
-
-    Attributes:
-      wanted: the reference's style features.
-      distance: how to compare.
-    """
-
-    wanted: dict[str, jax.Array]
-    distance: StyleDistance = field(metadata={"static": True})
-
-    def loss(self, render: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        """The style distance of a render [channels, time] and its terms."""
-        return self.distance(self.distance.features(render), self.wanted)
-
-    def residuals(self, render: jax.Array) -> jax.Array:
-        """Residuals [k] whose squares sum to the distance."""
-        features = self.distance.features(render)
-        residuals = self.distance.residuals(features, self.wanted)
-        return jnp.concatenate(list(residuals.values()))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TargetScore:
-    """Score of a render against the target of the same content.
-
-    The loss is the multi-resolution STFT loss, mean over channels. The residuals are
-    differences of band levels in dB, frame by frame, in the bands of the style
-    distance: both vanish where the render equals the target.
-
-    Attributes:
-      wanted: the target [channels, time].
-      sample_rate: Hz.
-    """
-
-    wanted: jax.Array
-    sample_rate: Rate = field(metadata={"static": True})
-
-    def loss(self, render: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        """The loss of a render [channels, time] and its terms, mean over channels."""
-        loss, terms = losses.multi_resolution_stft(render, self.wanted)
-        return jnp.mean(loss), {name: jnp.mean(term) for name, term in terms.items()}
-
-    def residuals(self, render: jax.Array) -> jax.Array:
-        """Differences of band levels, scaled so that their squares sum to the mean."""
-        apart = (self._levels(render) - self._levels(self.wanted)).ravel()
-        return apart / math.sqrt(apart.size)
-
-    def _levels(self, audio: jax.Array) -> jax.Array:
-        bands = style_bands(self.sample_rate, 0.45 * self.sample_rate)
-        spectrum = signal.stft(
-            audio,
-            fft_size=bands.window_length,
-            hop_length=bands.hop_length,
-            center=False,
-        )
-        power = bands.weights @ (jnp.abs(spectrum) ** 2) / bands.window_length**2
-        return 10.0 * jnp.log10(power + 1e-6 * jnp.mean(self.wanted**2) + 1e-12)
 
 
 def _check_pair(audio, target, rate, target_rate):

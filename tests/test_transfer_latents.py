@@ -95,11 +95,10 @@ def test_alternatives_are_written_ranked_and_told(work, tmp_path, capsys):
             made = sf.read(f"{stem}.wav", always_2d=True, dtype="float32")[0].T
             rendered = host.render(dry[None], setting[None]).audio[0]
             np.testing.assert_array_equal(made, rendered)
-    kept = {
-        p.name: p.read_bytes() for p in tmp_path.glob("out*") if "json" not in p.name
-    }
-    (tmp_path / "out.wav").unlink(), (tmp_path / "out.json").unlink()
-    (tmp_path / "out.png").unlink()
+    kept = {p.name: p.read_bytes() for p in tmp_path.glob("out.*[vg]")}
+    assert sorted(kept) == ["out.alt1.wav", "out.alt2.wav", "out.png", "out.wav"]
+    for name in ("out.wav", "out.json", "out.png"):
+        (tmp_path / name).unlink()
     assert work("-o", "out.wav", "--alternatives", "2") == 2
     assert "out.alt1.wav: exists already" in capsys.readouterr().err
     assert work("-o", "out.wav", "--alternatives", "2", "--overwrite") == 0
