@@ -100,7 +100,7 @@ class Arguments:
     """Effect presets or YAML files."""
     split: Literal["test", "valid"] = "test"
     """What is judged by; choose settings on valid."""
-    clips: int = 300
+    clips: int = 200
     """Crops of each split, each through every effect."""
     permutations: int = 10
     """Of the null of the information."""
