@@ -137,7 +137,7 @@ class _AudioTask:
 
     def _compile(self, sizes):
         config, mesh = self.config, self.mesh
-        self.frozen_weights = self.halves.frozen
+        self.frozen_weights = _fresh(self.halves.frozen)
         if mesh is None:
             self.prepare = jax.jit(self._prepare)
             self.part = jax.jit(self._part, static_argnums=1)
@@ -275,9 +275,7 @@ class _AudioTask:
         return weights or None
 
     def init(self, key):
-        params = self.halves.trained
-        # Copies: a step donates the state, and the start is its owner's.
-        params = jax.tree.map(jnp.array, params)
+        params = _fresh(self.halves.trained)
         return create_state(params, self.optimizer.init(params), key)
 
     def step_in_jax(self, state, batch):
@@ -338,6 +336,15 @@ class _AudioTask:
             rendered[valid], status[valid] = found
         self.tick("rendered")
         return rendered, status
+
+
+def _fresh(weights: Any) -> Any:
+    """Copies, as a step gives them: it donates the state, and the start is its owner's.
+
+    Weights from a file are bound to a device, and Python's numbers have no type of
+    their own: the step after the first would be compiled again.
+    """
+    return jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), weights)
 
 
 def _by_example(function):

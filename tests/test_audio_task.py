@@ -17,21 +17,17 @@ from ddspx.training.task import Task
 from styletransfer.audio_gradients import (
     AudioTaskConfig,
     StandIn,
+    gradient_sizes,
     make_estimator,
     renders_of,
 )
-from styletransfer.audio_losses import AudioLossConfig
+from styletransfer.audio_losses import AudioLossConfig, make_audio_loss
 from styletransfer.audio_task import audio_task
 from styletransfer.frozen_parts import cut_controller
 from styletransfer.hosts import HostEffect, Rendered, Slot, open_host
 from styletransfer.hosts.host import BaseHost
 from styletransfer.hosts.response import probe_signal
-from styletransfer.models import (
-    Controller,
-    ControllerConfig,
-    Prediction,
-    make_controller,
-)
+from styletransfer.models import Controller, Prediction
 from styletransfer.objective import GRADIENT_RENDERS
 
 RATE, BATCH, TIME = 16000, 4, 1200
@@ -77,32 +73,35 @@ class TinyHost(BaseHost):
         }
 
 
-@pytest.fixture(scope="module")
-def host():
-    return TinyHost()
+def shifted_controller(n: int = 2) -> Controller:
+    """The input's code, moved by the head: its answers are known.
 
-
-def shifted_controller() -> Controller:
-    """What a pair's code says, moved by the head: its answers are known.
-
-    The code of the input is given with the batch and holds the settings.
+    The code is given with the batch and holds the settings; or else is a level.
     """
+
+    def image(audio):
+        return jnp.full((1, n), jnp.sqrt(jnp.mean(jnp.square(audio))))
+
+    def encode(params, image):
+        return params["encoder"]["scale"] * image[0]
 
     def decide(params, code, reference):
         head = params["head"]
-        controls = code + head["shift"] + head["slope"] * (code - 0.5)
+        controls = code + head["shift"] + head["slope"] * (reference - 0.5)
         return Prediction(controls, jnp.exp(head["log_deviation"]) + 0.0 * code)
 
-    return Controller(
-        lambda key: {}, lambda audio: audio, lambda params, image: image, decide, decide
-    )
+    def predict(params, audio, reference):
+        codes = (encode(params, image(sound)) for sound in (audio, reference))
+        return decide(params, *codes)
+
+    return Controller(lambda key: weights(n), image, encode, decide, predict)
 
 
-def weights(n: int = 2, shift: float = 0.1) -> dict[str, Any]:
+def weights(n: int = 2) -> dict[str, Any]:
     return {
-        "encoder": {"nothing": jnp.ones(3)},
+        "encoder": {"scale": jnp.full(n, 0.5)},
         "head": {
-            "shift": jnp.full(n, shift),
+            "shift": jnp.full(n, 0.1),
             "slope": jnp.zeros(n),
             "log_deviation": jnp.full(n, jnp.log(0.3)),
         },
@@ -142,9 +141,8 @@ def make(host: Any, gradient: Any = "proxy_half", **changes: Any) -> Task:
     words = {"stand_in": EXACT}
     words |= {k: options.pop(k) for k in ("stand_in", "mesh") if k in options}
     config = AudioTaskConfig(gradient=gradient, **options)
-    return audio_task(
-        shifted_controller(), host, weights(len(host.specs)), config, SGD, **words
-    )
+    n = len(host.specs)
+    return audio_task(shifted_controller(n), host, weights(n), config, SGD, **words)
 
 
 def flat(tree: Any) -> np.ndarray:
@@ -156,6 +154,28 @@ def apart(found: Any, wanted: Any) -> float:
     return float(
         np.linalg.norm(flat(found) - flat(wanted)) / np.linalg.norm(flat(wanted))
     )
+
+
+@pytest.fixture(scope="module")
+def host():
+    return TinyHost()
+
+
+@pytest.fixture(scope="module")
+def batch(host):
+    return pairs(host)
+
+
+@pytest.fixture(scope="module")
+def exact(host, batch):
+    """The gradient by JAX from end to end, and its metrics."""
+    return gradient(make(host), batch)
+
+
+@pytest.fixture(scope="module")
+def measured(host):
+    """The task with one-sided differences of both controls: what it says is exact."""
+    return make(host, "finite_differences", renders=3)
 
 
 def test_autodiff_is_the_slope_of_what_the_host_renders():
@@ -178,135 +198,137 @@ def test_autodiff_is_the_slope_of_what_the_host_renders():
 
 @pytest.mark.parametrize(
     "method,renders,form",
-    [
-        ("finite_differences", 5, "vector"),
-        ("orthogonal", 3, "scalar"),
-        ("coordinates", 3, "scalar"),
-    ],
+    [("finite_differences", 5, "vector"), ("orthogonal", 3, "scalar")],
 )
 def test_as_many_renders_as_controls_are_the_exact_gradient(
-    host, method, renders, form
+    host, batch, exact, method, renders, form
 ):
-    batch = pairs(host)
-    exact, metrics = gradient(make(host), batch)
-    found, measured = gradient(make(host, method, renders=renders, form=form), batch)
-    assert measured["loss"] == pytest.approx(metrics["loss"], rel=1e-4)
+    found, metrics = gradient(make(host, method, renders=renders, form=form), batch)
+    assert metrics["loss"] == pytest.approx(exact[1]["loss"], rel=1e-4)
     # One-sided differences err by half the curvature times the step, 0.005.
-    assert apart(found, exact) < 0.03
+    assert apart(found, exact[0]) < 0.03
 
 
-@pytest.mark.parametrize("method", ["spsa", "orthogonal", "coordinates", "variate"])
-def test_few_renders_are_right_on_average(host, method):
+@pytest.mark.parametrize(
+    "method", ["spsa", "orthogonal", "coordinates", "control_variate"]
+)
+def test_few_renders_are_right_on_average(host, batch, exact, method):
     # With one direction of n = 2 the squared error of one estimate is that of the
-    # truth (that of what the stand-in gets wrong): 1 / 12 of it is left by the mean
-    # of 36 keys and 4 examples of different settings, or less.
-    batch = pairs(host)
-    exact, _ = gradient(make(host), batch)
+    # truth (or of what the stand-in gets wrong): of 36 keys and 4 examples of their
+    # own directions the mean keeps about 1 / 12 of its root.
+    truth, _ = exact
     detuned = StandIn(lambda p, a, u: driven(a, u + 0.2 - 0.5 * (u - 0.5)), {})
     words: dict[str, Any] = {"renders": 3 if method == "spsa" else 2}
-    if method == "variate":
+    if method == "control_variate":
         words |= {"stand_in": detuned, "scaling": "unbiased"}
-        method = "control_variate"
     task = make(host, method, **words)
     found = [gradient(task, batch, seed)[0] for seed in range(36)]
     mean = jax.tree.map(lambda *all: np.mean(all, axis=0), *found)
-    single = np.mean([apart(one, exact) for one in found])
-    assert apart(mean, exact) < 0.2 < single if method != "control_variate" else 0.2
+    assert apart(mean, truth) < 0.2
     if method == "control_variate":
         alone, _ = gradient(make(host, "proxy_half", stand_in=detuned), batch)
-        assert apart(mean, exact) < 0.5 * apart(alone, exact)
+        assert apart(mean, truth) < 0.5 * apart(alone, truth)
+    else:
+        assert np.mean([apart(one, truth) for one in found]) > 0.2
 
 
-def test_a_twin_as_stand_in_makes_every_hybrid_exact(host):
-    batch = pairs(host)
-    exact, _ = gradient(make(host), batch)
-    for method in ("proxy_half", "proxy_full", "control_variate"):
-        found, _ = gradient(make(host, method, renders=2), batch)
-        assert apart(found, exact) < 0.02, method
+def test_sizes_are_those_of_the_gradients(host, batch):
+    loss, controls = make_audio_loss(WAVEFORM, RATE), batch["controls"] + 0.1
+
+    @jax.vmap
+    def slope(audio, target, controls):
+        return jax.grad(lambda u: loss(driven(audio, u), {"target": target}))(controls)
+
+    some = {**batch, "valid": np.array([True, True, True, False])}
+    slopes = jax.jit(slope)(batch["audio"], batch["target"], controls)[:3]
+    sizes = gradient_sizes(host, loss, some, controls)
+    np.testing.assert_allclose(sizes, np.sqrt(np.mean(slopes**2, 0)), rtol=0.05)
 
 
-def test_at_the_true_settings_the_loss_is_zero(host):
-    batch = pairs(host)
-    config = AudioTaskConfig(renders=2, loss=WAVEFORM)
-    task = audio_task(shifted_controller(), host, weights(shift=0.0), config, SGD)
-    _, metrics = gradient(task, batch)
-    assert metrics["loss"] < 1e-12
-    assert task.evaluate is not None
-    judged = task.evaluate(task.init(jax.random.key(0)), batch)
-    assert judged["loss"] < 1e-6 and judged["control_error"] == 0.0
+@pytest.mark.parametrize("method", ["proxy_full", "control_variate"])
+def test_an_exact_stand_in_makes_every_hybrid_exact(host, batch, exact, method):
+    found, _ = gradient(make(host, method, renders=2), batch)
+    assert apart(found, exact[0]) < 0.02
+
+
+def test_at_the_true_settings_the_loss_is_zero(measured, batch):
+    at_truth = {**batch, "dry_code": batch["controls"] - np.float32(0.1)}
+    _, metrics = gradient(measured, at_truth)
+    assert metrics["loss"] < 1e-6
+    assert measured.evaluate is not None
+    judged = measured.evaluate(measured.init(jax.random.key(0)), at_truth)
+    assert judged["loss"] < 1e-5 and judged["control_error"] < 1e-6
     assert judged["do_nothing"] > 0.1 and judged["failed"] == 0.0
 
 
-def test_what_fails_or_is_not_valid_counts_for_nothing_and_is_counted(host):
-    batch = pairs(host)
-    words: dict[str, Any] = {"renders": 3}
-    failing = TinyHost(bad=batch["audio"][1])
-    batch["valid"][2] = False
-    batch["target"][2] = np.nan
-    found, metrics = gradient(make(failing, "finite_differences", **words), batch)
+def test_what_fails_or_is_not_valid_counts_for_nothing_and_is_counted(
+    host, measured, batch
+):
+    wrong = {**batch, "valid": np.array([True, True, False, True])}
+    wrong["target"] = batch["target"].copy()
+    wrong["target"][2] = np.nan
+    before = host.counts["items"]
+    host.bad = batch["audio"][1]
+    try:
+        found, metrics = gradient(measured, wrong)
+    finally:
+        host.bad = None
     assert (metrics["failed"], metrics["invalid"]) == (0.25, 0.25)
-    assert failing.counts["items"] == 3 * 3  # what is not valid is not rendered
-    kept = {name: values[[0, 3]] for name, values in batch.items()}
-    alone, other = gradient(make(host, "finite_differences", **words), kept)
+    assert host.counts["items"] - before == 3 * 3  # what is not valid is not rendered
+    wrong["valid"] = np.array([True, False, False, True])
+    alone, other = gradient(measured, wrong)
+    assert (other["failed"], other["invalid"]) == (0.0, 0.5)
     assert metrics["loss"] == pytest.approx(other["loss"], rel=1e-5)
-    assert apart(found, alone) < 1e-4
-    # All of them: nothing moves, and nothing is divided by nothing.
-    batch["valid"][:] = False
-    nothing, metrics = gradient(make(host, "orthogonal", **words), batch)
+    assert apart(found, alone) < 1e-5
+    # The mean is over those two: that of all is the mean of both halves.
+    rest, third = gradient(measured, {**batch, "valid": ~wrong["valid"]})
+    whole, all_of_them = gradient(measured, batch)
+    halves = jax.tree.map(lambda a, b: (a + b) / 2, alone, rest)
+    assert apart(whole, halves) < 1e-4
+    assert all_of_them["loss"] == pytest.approx((other["loss"] + third["loss"]) / 2)
+    # None at all: nothing moves, and nothing is divided by nothing.
+    nothing, metrics = gradient(measured, {**batch, "valid": np.zeros(BATCH, bool)})
     assert not flat(nothing).any() and metrics["invalid"] == 1.0
 
 
-def test_micro_batches_change_nothing(host):
-    batch = pairs(host)
-    batch["valid"][0] = False
-    whole, one = gradient(make(host, "finite_differences", renders=3), batch)
-    task = make(host, "finite_differences", renders=3, micro_batches=2)
-    parts, two = gradient(task, batch)
+def test_micro_batches_and_a_mesh_change_nothing(host, measured, batch):
+    some = {**batch, "valid": np.array([False, True, True, True])}
+    whole, one = gradient(measured, some)
+    words = {"gradient": "finite_differences", "renders": 3, "micro_batches": 2}
+    parts, two = gradient(make(host, **words), some)
     assert apart(parts, whole) < 1e-5
     assert {k: pytest.approx(v, rel=1e-4) for k, v in one.items()} == two
+    mesh = make_mesh()
+    shared, _ = gradient(make(host, mesh=mesh, **words), shard_batch(some, mesh))
+    assert apart(shared, whole) < 1e-5
     with pytest.raises(ValueError, match=r"batch of 4 .* into 3"):
         gradient(make(host, "orthogonal", micro_batches=3), batch)
 
 
-def test_a_mesh_changes_nothing(host):
-    batch, mesh = pairs(host), make_mesh()
-    words = {"gradient": "finite_differences", "renders": 3, "micro_batches": 2}
-    one, _ = gradient(make(host, **words), batch)
-    several, _ = gradient(make(host, mesh=mesh, **words), shard_batch(batch, mesh))
-    assert apart(several, one) < 1e-5
-
-
 def test_discrete_controls_follow_their_labels_and_deviations_the_errors():
+    words: dict[str, Any] = {"gradient": "finite_differences", "renders": 4}
     with TinyHost(switch=True) as host:
         batch = pairs(host)
         batch["controls"] = batch["controls"].copy()
-        batch["controls"][:, 0] = 0.2  # the switch was on: its interval's middle is 1/4
-        by_sound, _ = gradient(make(host, "finite_differences", renders=4), batch)
-        assert by_sound["head"]["shift"][0] == 0.0
-        assert np.all(by_sound["head"]["shift"][1:] != 0.0)
-        assert not by_sound["head"]["log_deviation"].any()
-        both, _ = gradient(
-            make(host, "finite_differences", renders=4, likelihood=1.0), batch
-        )
-        # Codes are 0.3 to 0.6, moved up by 0.1: the switch has to go down, the other
-        # means stay the sound's, deviations of 0.3 about errors of 0.1 have to shrink.
-        assert both["head"]["shift"][0] > 0.0
-        np.testing.assert_allclose(
-            both["head"]["shift"][1:], by_sound["head"]["shift"][1:], rtol=1e-5
-        )
-        assert np.all(both["head"]["log_deviation"][1:] > 0.0)
-        pulled, _ = gradient(
-            make(host, "finite_differences", renders=4, likelihood=1.0, pull=1.0), batch
-        )
-        assert np.all(pulled["head"]["shift"][1:] > both["head"]["shift"][1:])
+        batch["controls"][:, 0] = 0.2  # the switch was at its first: the middle is 1/4
+        by_sound, _ = gradient(make(host, **words), batch)
+        both, _ = gradient(make(host, likelihood=1.0, **words), batch)
+        pulled, _ = gradient(make(host, likelihood=1.0, pull=1.0, **words), batch)
+    sound, known, drawn = (g["head"]["shift"] for g in (by_sound, both, pulled))
+    assert sound[0] == 0.0 and np.all(sound[1:] != 0.0)
+    assert not by_sound["head"]["log_deviation"].any()
+    # Codes are 0.3 to 0.6, moved up by 0.1: the switch has to go down, the other means
+    # stay the sound's, deviations of 0.3 about errors of 0.1 have to shrink.
+    assert known[0] > 0.0
+    np.testing.assert_allclose(known[1:], sound[1:], rtol=1e-5)
+    assert np.all(both["head"]["log_deviation"][1:] > 0.0)
+    assert np.all(drawn[1:] > known[1:])
 
 
 @pytest.fixture(scope="module")
 def trained(host, tmp_path_factory):
-    """A direct controller, its start, and a run of 4 steps."""
-    small = ControllerConfig(bands=16, channels=(8,), embedding=8, hidden=(16,))
-    controller = make_controller(small, 2, RATE)
-    start = controller.init(jax.random.key(3))
+    """The start of a controller, what runs it, and a run of 4 steps."""
+    controller, start = shifted_controller(), weights()
     batches = [
         {k: v for k, v in pairs(host, seed).items() if not k.endswith("_code")}
         for seed in range(4)
@@ -344,10 +366,9 @@ def test_a_run_goes_on_exactly(trained, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
 
 
-def test_the_table_and_the_sounds_are_there(host):
-    task = make(host)
-    assert task.show is not None
-    shown = task.show(task.init(jax.random.key(0)), pairs(host))
+def test_the_table_and_the_sounds_are_there(measured, batch):
+    assert measured.show is not None
+    shown = measured.show(measured.init(jax.random.key(0)), batch)
     names = {"input", "reference", "target", "prediction"}
     assert {tag.rpartition("/")[2] for tag in shown.audio} == names
     rows = shown.text["example/settings"].splitlines()
