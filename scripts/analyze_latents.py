@@ -69,8 +69,9 @@ class Arguments:
     output: Literal["levels", "decoder", "sound", "controls"] | None = None
     """What counts: levels in dB, or the decoder's normalised image; of a controller the
     sound of its effect, or its controls. The first of each by default."""
-    codes: Distribution = "product"
-    """Distribution of codes: product, aggregate, means or prior."""
+    codes: Distribution | None = None
+    """Distribution of codes: product, aggregate, means or prior. By default product,
+    and means of a controller, which goes by the means alone."""
     examples: int = 512
     """Held-out examples, at most."""
     seconds: float = 240.0
@@ -155,7 +156,7 @@ def _analyse_controller(options: Arguments) -> None:
             seed=options.seed,
         ),
         _clips(options),
-        analysis_options(options),
+        analysis_options(options, "means"),
     )
 
 
@@ -186,7 +187,10 @@ def run(
         tau=tau,
         preflight=told,
         options=latent_report.within(
-            analysis_options(options), output, loaded.vae.latents, options.seconds
+            analysis_options(options, "product"),
+            output,
+            loaded.vae.latents,
+            options.seconds,
         ),
     )
     print(found.advice)
@@ -214,10 +218,10 @@ def run(
     return found
 
 
-def analysis_options(options: Arguments) -> AnalysisOptions:
-    """What the command line says of how closely to look."""
+def analysis_options(options: Arguments, codes: Distribution) -> AnalysisOptions:
+    """What the command line says of how closely to look; `codes` where it is silent."""
     return AnalysisOptions(
-        options.codes,
+        options.codes or codes,
         fidelity=options.fidelity,
         audible=options.audible,
         seed=options.seed,

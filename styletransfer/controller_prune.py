@@ -146,7 +146,8 @@ class Verified:
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        named = {"loss": self.loss._asdict(), "growth": self.growth._asdict()}
+        return {**asdict(self), **named}
 
 
 def render_losses(
