@@ -78,8 +78,9 @@ class Arguments:
     """About how long the analysis may take: fewer pairs for dearer models."""
     fidelity: float = 0.95
     """Share of the output's variance that the proposal keeps."""
-    audible: float = 0.5
-    """Rms change, in the output's unit, that counts as none."""
+    audible: float | None = None
+    """Rms change, in the output's unit, that counts as none; 0.5, and 0.02 of the range
+    of a controller's controls, by default."""
     traversals: int = 8
     """Latents to make traversal sounds of."""
     prune: int | None = None
@@ -220,10 +221,11 @@ def run(
 
 def analysis_options(options: Arguments, codes: Distribution) -> AnalysisOptions:
     """What the command line says of how closely to look; `codes` where it is silent."""
+    usual = 0.02 if options.output == "controls" else 0.5
     return AnalysisOptions(
         options.codes or codes,
         fidelity=options.fidelity,
-        audible=options.audible,
+        audible=usual if options.audible is None else options.audible,
         seed=options.seed,
     )
 

@@ -95,7 +95,7 @@ def analyse(
             " train.py encoder, latents and decoder"
         )
     with open_host(loaded.effect, loaded.config.sample_rate) as host:
-        judged = _clips(clips, wishes.split)
+        judged = select(clips, wishes.split)
         pairs = make_pairs(loaded, host, judged, wishes.examples, seed=wishes.seed)
         mean, log_variance = posterior(loaded, pairs)
         latents = mean.shape[1]
@@ -123,13 +123,6 @@ def analyse(
     latent_report.write(
         wishes.out, wishes.run, found, table=table, notes=notes, sounds=files
     )
-    return found
-
-
-def _clips(clips: tuple[Clip, ...], split: str) -> tuple[Clip, ...]:
-    found = select(clips, split)
-    if not found:
-        raise ValueError(f"--split {split}: no recording of the data belongs to it")
     return found
 
 
@@ -170,11 +163,11 @@ def _prune(
     save_pruned(wishes.out / "pruned", pruned(load_decoder(path), np.array(keep), held))
     small = load_controller(wishes.out / "pruned")
     unseen = "test" if wishes.split == "valid" else "valid"
-    some = select(clips, unseen)
     words = f"The table has {wishes.examples} pairs of the split {unseen}"
-    if not some:
-        some = _clips(clips, wishes.split)
+    if not any(clip.split == unseen for clip in clips):
+        unseen = wishes.split
         words = f"The table has {wishes.examples} other pairs of the same recordings"
+    some = select(clips, unseen)
     pairs = make_pairs(loaded, host, some, wishes.examples, seed=wishes.seed + 1)
     table, apart = verify(loaded, small, pairs, host, keep, held)
     for row in table:

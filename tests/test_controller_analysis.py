@@ -293,12 +293,24 @@ def test_command_analyses_and_prunes_a_controller(kept, clips, tmp_path, capsys)
     assert script.main([*controls, "--out", str(tmp_path / "controls")]) == 0
     found = json.loads((tmp_path / "controls" / "analysis.json").read_text())
     assert found["analysis"]["unit"] == "of the range"
+    # Without recordings of another split the table says so.
+    own = [
+        *controls,
+        "--only",
+        "[0-2]*",
+        "--prune",
+        "0",
+        "--out",
+        str(tmp_path / "own"),
+    ]
+    assert script.main(own) == 0
+    assert "other pairs of the same" in (tmp_path / "own" / "report.md").read_text()
     capsys.readouterr()
     for extra, message in (
         (["--prune", "7"], "has 6 latents"),
         (["--fine-tune", "3", "--prune", "2"], "is about a VAE"),
         (["--output", "levels"], "take sound or controls"),
-        (["--split", "test", "--only", "0*"], "--split test: no recording"),
+        (["--split", "test", "--only", "0*"], "no clips in split 'test'"),
         (["--out", str(out)], "not empty"),
     ):
         assert script.main([*words, "--out", str(tmp_path / "new"), *extra]) == 2
