@@ -115,28 +115,31 @@ def joined(banks: Sequence[CodeBank]) -> dict[str, np.ndarray]:
     """The rows that count of several banks, one below the other.
 
     Args:
-      banks: of effects; controls are given where there is one bank.
+      banks: of effects.
 
     Returns:
       ``dry``, ``reference``, ``target``, ``labelled``, ``treated``, ``effect`` [rows]
-      int32 and, of one bank, ``controls``.
+      int32, and the settings of all effects side by side: ``controls`` [rows, total], 0
+      where ``known`` [rows, total] says that they are another effect's.
 
     Raises:
       ValueError: no pair that counts.
     """
     kept = [bank.kept() for bank in banks]
-    names = ["dry", "reference", "target", "labelled", "treated"]
-    if len(kept) == 1:
-        names.append("controls")
+    names = ("dry", "reference", "target", "labelled", "treated")
     whole = {
         name: np.concatenate([getattr(bank, name) for bank in kept]) for name in names
     }
-    whole["effect"] = np.concatenate(
-        [np.full(len(bank.dry), k, np.int32) for k, bank in enumerate(kept)]
-    )
     if not len(whole["dry"]):
         raise ValueError("no pair counts: the effect was not heard in any of them")
-    return whole
+    rows = [len(bank.dry) for bank in kept]
+    widths = [bank.controls.shape[1] for bank in kept]
+    whole["effect"] = np.repeat(np.arange(len(kept), dtype=np.int32), rows)
+    own = np.repeat(np.arange(len(kept)), widths)
+    known = whole["effect"][:, None] == own[None, :]
+    controls = np.zeros(known.shape, np.float32)
+    controls[known] = np.concatenate([bank.controls.ravel() for bank in kept])
+    return {**whole, "controls": controls, "known": known}
 
 
 def drawn_batches(

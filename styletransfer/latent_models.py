@@ -39,11 +39,13 @@ class LatentModelConfig:
       latents: K.
       hidden: units of each layer of g.
       forward: units of each layer of the decoder that is thrown away.
+      guess: the same, of its part that guesses settings.
     """
 
     latents: int = 32
     hidden: tuple[int, ...] = (512, 256)
     forward: tuple[int, ...] = (512, 512)
+    guess: tuple[int, ...] = (256, 128)
 
     def __post_init__(self):
         if self.latents < 1:
@@ -72,28 +74,35 @@ class LatentVae(NamedTuple):
       init: ``(key) -> {"latents": ..., "forward": ...}``.
       infer: ``(params, input code, reference code) -> (mean, log variance)``.
       forecast: ``(params, input code, latents) -> code of the treated input``.
+      guess: ``(params, latents) -> Prediction`` of the settings of all effects.
     """
 
     init: Callable[[Any], Any]
     infer: Callable[[Any, Any, Any], tuple[Any, Any]]
     forecast: Callable[[Any, Any, Any], Any]
+    guess: Callable[[Any, Any], Prediction]
 
 
-def make_latent_vae(config: LatentModelConfig, size: int) -> LatentVae:
+def make_latent_vae(
+    config: LatentModelConfig, size: int, controls: int = 1
+) -> LatentVae:
     """g and its decoder for codes of so many elements.
 
     Args:
       config: sizes.
       size: of a code.
+      controls: of all effects together, that the decoder guesses beside the forecast.
     """
     inference, forward = Inference(config), Forward(config)
+    guesser = Decoder(DecoderConfig(config.guess), 2 * controls)
     code, latents = jnp.zeros(size), jnp.zeros(config.latents)
 
     def init(key):
-        first, second = jax.random.split(key)
+        first, second, third = jax.random.split(key, 3)
         return {
             "latents": inference.init(first, code, code)["params"],
             "forward": forward.init(second, code, latents)["params"],
+            "guess": guesser.init(third, latents)["params"],
         }
 
     def infer(params, code, reference):
@@ -103,7 +112,13 @@ def make_latent_vae(config: LatentModelConfig, size: int) -> LatentVae:
     def forecast(params, code, latents):
         return forward.apply({"params": params["forward"]}, code, latents)
 
-    return LatentVae(init, infer, forecast)
+    def guess(params, latents):
+        out: Any = guesser.apply({"params": params["guess"]}, latents)
+        logits, width = jnp.split(out, 2)
+        wide = jnp.clip(jnp.log(UNIFORM_DEVIATION) + width, *LOG_DEVIATION)
+        return Prediction(controls_from_logits(logits), jnp.exp(wide))
+
+    return LatentVae(init, infer, forecast, guess)
 
 
 def make_latent_controller(

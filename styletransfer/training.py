@@ -110,7 +110,8 @@ def train_latents(
       f and g, which are also in ``shared.npz`` of the run folder; beside it lie the
       proposals of a size, ``size.md`` and ``size.json``.
     """
-    encoder, weights = load_encoder(config.encoder)
+    # The end of a schedule; deviations may have been judged better before it.
+    encoder, weights = load_encoder(config.encoder, "last")
     cache = run_folder.parent / CACHE
     known, held_out = [], []
     with opened(config.effects, encoder.sample_rate) as hosts:
@@ -119,9 +120,11 @@ def train_latents(
             known.append(one)
             held_out.append(other)
     whole, judged = joined(known), joined(held_out)
-    vae = make_latent_vae(config.model, encoder.size)
+    vae = make_latent_vae(config.model, encoder.size, whole["controls"].shape[1])
     scale = np.std(whole["target"], axis=0) + 1e-6
-    with latent_task(vae, scale, config.tau, config.optimizer, mesh) as task:
+    with latent_task(
+        vae, scale, config.tau, config.optimizer, mesh, settings=config.settings
+    ) as task:
         state = fit(
             task,
             drawn_batches(whole, config.batch_size),

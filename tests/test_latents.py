@@ -65,7 +65,7 @@ def runs(clips, tmp_path_factory):
 
 
 def test_h_is_trained_and_f_and_g_stay_bit_for_bit(runs):
-    _, trained = load_encoder(runs / "f")
+    _, trained = load_encoder(runs / "f", "last")
     shared = bundle.load_shared(runs / "g" / bundle.SHARED)
     assert tree_hash(shared.params["encoder"]) == tree_hash(trained)
     for effect in ("compressor", "distortion"):
@@ -100,7 +100,7 @@ def test_a_prediction_is_f_then_g_then_h(runs):
     controller = loaded.controller
     assert controller.latents is not None and controller.settle is not None
     one, two = (probe_signal(24000, 0.5, k)[None] for k in range(2))
-    encoder, weights = load_encoder(runs / "f")
+    encoder, weights = load_encoder(runs / "f", "last")
     codes = encode_sounds(encoder, weights, np.stack([one, two]))
     mean, log_variance = controller.latents(loaded.params, *codes)
     assert mean.shape == log_variance.shape == (4,)
@@ -221,7 +221,11 @@ def test_pairs_that_do_not_count_are_left_out():
     bank = treatments(np.random.default_rng(0), 5)
     valid = np.array([True, False, True, True, False])
     whole = joined([bank._replace(valid=valid), bank])
-    assert len(whole["dry"]) == 8 and "controls" not in whole
+    assert len(whole["dry"]) == 8 and whole["controls"].shape == (8, 4)
+    np.testing.assert_array_equal(whole["known"][:3], [[True, True, False, False]] * 3)
+    np.testing.assert_array_equal(whole["controls"][:3, :2], bank.controls[valid])
+    np.testing.assert_array_equal(whole["controls"][3:, 2:], bank.controls)
+    assert (whole["controls"][~whole["known"]] == 0).all()
     np.testing.assert_array_equal(whole["effect"], [0] * 3 + [1] * 5)
     with pytest.raises(ValueError, match="no pair counts"):
         joined([bank._replace(valid=np.zeros(5, bool))])
