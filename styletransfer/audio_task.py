@@ -22,8 +22,8 @@ of the choice that the target was made with (`settings_likelihood`). Neither doe
 sound say how sure a prediction is: deviations follow the errors of the labelled
 examples, by the same likelihood with the means of continuous controls held.
 
-An example that is not valid is not rendered; one with a render that failed has no loss.
-Both are counted.
+An example that is not valid, or whose target is next to silent, is not rendered; one
+with a render that failed has no loss. Both are counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +57,11 @@ from styletransfer.frozen_parts import cut_controller
 from styletransfer.gradients import compile_halves, mean_over_valid, render_points
 from styletransfer.hosts import Host, Status
 from styletransfer.models import Controller
-from styletransfer.prediction_metrics import judge_prediction, show_prediction
+from styletransfer.prediction_metrics import (
+    is_loud,
+    judge_prediction,
+    show_prediction,
+)
 
 
 def audio_task(
@@ -181,6 +185,7 @@ class _AudioTask:
             for name in ("audio", "target", "controls", "labelled", "valid")
         }
         features = jax.vmap(self.halves.features, (None, 0))(frozen, batch)
+        kept["valid"] = kept["valid"] & is_loud(batch["target"])
         return {**kept, "features": jax.lax.stop_gradient(features)}
 
     def _part(self, batch, at):

@@ -20,6 +20,9 @@ from styletransfer.models import Prediction
 
 # Mean square under which a sound has no level to be matched: -100 dB of full scale.
 _SILENCE = 1e-10
+# A target quieter than this, dBFS RMS (a hidden setting can gate everything away), has
+# a loss that is relative to next to nothing: one of them outweighs a hundred others.
+QUIETEST_TARGET_DB = -60.0
 
 
 def centred(specs: tuple[ParameterSpec, ...], controls: AnyArray) -> jax.Array:
@@ -48,13 +51,14 @@ def judge_prediction(
       input at the level of the reference; ``control_error``, the mean absolute error
       of labelled controls; ``constant_error``, that of always saying the middle;
       ``failed``, the share of predictions that the effect refused to render. What is
-      not valid counts for nothing, and so does an example whose render failed.
+      not valid counts for nothing, and so does an example whose render failed; nor do
+      targets that are next to silent (`is_loud`) in the losses.
     """
     prediction, batch = jax.device_get((prediction, dict(batch)))
     audio, target = batch["audio"], batch["target"]
     rendered = host.render(audio, prediction.controls)
     good = rendered.status == 0
-    valid = batch["valid"] & good
+    valid = batch["valid"] & good & np.asarray(is_loud(target))
     labelled = batch["valid"] & batch["labelled"]
     labels = np.asarray(centred(host.specs, batch["controls"]))
     matched = at_level_of(batch["reference"], audio)
@@ -139,6 +143,12 @@ def at_level_of(reference: np.ndarray, audio: np.ndarray) -> np.ndarray:
     )
     gain = np.sqrt(want / np.maximum(have, _SILENCE))
     return (audio * gain).astype(np.float32)
+
+
+def is_loud(target: AnyArray) -> jax.Array:
+    """Which targets [batch, channels, time] are louder than `QUIETEST_TARGET_DB`."""
+    power = jnp.mean(jnp.square(jnp.asarray(target)), axis=(1, 2))
+    return power > 10.0 ** (QUIETEST_TARGET_DB / 10.0)
 
 
 @jax.jit

@@ -286,6 +286,11 @@ def test_what_fails_or_is_not_valid_counts_for_nothing_and_is_counted(
     halves = jax.tree.map(lambda a, b: (a + b) / 2, alone, rest)
     assert apart(whole, halves) < 1e-4
     assert all_of_them["loss"] == pytest.approx((other["loss"] + third["loss"]) / 2)
+    # A target next to silent has a loss, relative to it, that outweighs all others.
+    quiet = {**batch, "target": batch["target"].copy()}
+    quiet["target"][1:3] *= 1e-5
+    some, other_loss = gradient(measured, quiet)
+    assert apart(some, alone) < 1e-5 and other_loss["invalid"] == 0.5
     # None at all: nothing moves, and nothing is divided by nothing.
     nothing, metrics = gradient(measured, {**batch, "valid": np.zeros(BATCH, bool)})
     assert not flat(nothing).any() and metrics["invalid"] == 1.0

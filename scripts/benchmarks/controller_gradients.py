@@ -56,7 +56,7 @@ from styletransfer.evaluation import bootstrap
 from styletransfer.hosts import Host, open_host
 from styletransfer.models import Controller, ControllerConfig, make_controller
 from styletransfer.pairs import pair_batches
-from styletransfer.prediction_metrics import at_level_of, audio_loss
+from styletransfer.prediction_metrics import at_level_of, audio_loss, is_loud
 from styletransfer.presets import load_effect
 
 SMALL = ControllerConfig(channels=(16, 32, 48, 64), embedding=64, hidden=(128, 64))
@@ -254,7 +254,8 @@ def _pairs(host, controller, params, dataset, count, seed, options):
 
     made: list[dict[str, Any]] = []
     for index in range(max(count // options.batch, 1)):
-        batch: Any = source[index]
+        batch: Any = dict(source[index])
+        batch["valid"] = batch["valid"] & np.asarray(is_loud(batch["target"]))
         coded = {
             "dry_code": np.asarray(encode(params, batch["audio"])),
             "reference_code": np.asarray(encode(params, batch["reference"])),
