@@ -48,7 +48,8 @@ def cut_controller(
     """
     infer, settle = controller.latents, controller.settle
     latent = infer is not None and settle is not None
-    parts = ("encoder", "latents", "decoder") if latent else ("encoder", "head")
+    last = "decoder" if "decoder" in params else "head"
+    parts = ("encoder", "latents", last) if latent else ("encoder", last)
     first = parts.index(trained[0]) if trained and trained[0] in parts else 0
     if not trained or trained != parts[first:]:
         choices = " or ".join(str(parts[i:]) for i in range(len(parts)))
