@@ -39,7 +39,7 @@ bench: $(VENV)/.installed
 
 # Resolves the newest allowed versions for every supported Python (needs uv).
 constraints:
-	uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra dev --no-emit-index-url --no-annotate --no-header --upgrade --output-file constraints.txt
+	uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra dev --extra speech --no-emit-index-url --no-annotate --no-header --upgrade --output-file constraints.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache $(DEMO_OUT)

@@ -35,6 +35,8 @@ class DecoderRunConfig:
       latents: run folder of g.
       effect: preset name or path of the effect.
       pairs_per_effect: pairs that are encoded.
+      sampled: whether h is trained on samples of the posterior of g, which it then does
+        not mind; otherwise on its mean. Predictions go by the mean in either case.
       held_out_pairs: from recordings held out.
       batch_size: pairs a step.
       pairs: how pairs are made.
@@ -48,6 +50,7 @@ class DecoderRunConfig:
     pairs_per_effect: int = 8192
     held_out_pairs: int = 1024
     batch_size: int = 256
+    sampled: bool = True
     pairs: PairConfig = field(default_factory=PairConfig)
     model: DecoderConfig = field(default_factory=DecoderConfig)
     optimizer: OptimizerConfig = field(
@@ -104,6 +107,8 @@ def decoder_task(
     specs: tuple[ParameterSpec, ...],
     optimizer_config: OptimizerConfig,
     mesh: Mesh | None = None,
+    *,
+    sampled: bool = False,
 ) -> Task:
     """The task of training h, on batches of codes of one effect.
 
@@ -113,6 +118,7 @@ def decoder_task(
       specs: of the controls.
       optimizer_config: how.
       mesh: devices that share the batch; None for one.
+      sampled: see `DecoderRunConfig`; only where the controller has latents.
 
     Returns:
       A `Task` whose params are ``{"decoder": ...}``; `evaluate` gives ``loss``,
@@ -130,8 +136,22 @@ def decoder_task(
         decide = jax.vmap(controller.decide, (None, 0, 0))
         return decide({**frozen, **params}, batch["dry"], batch["reference"])
 
-    def likelihood(params, batch):
-        prediction = predicted(params, batch)
+    infer, settle = controller.latents, controller.settle
+
+    def scattered(params, batch, key):
+        assert infer is not None and settle is not None
+        mean, log_variance = jax.vmap(infer, (None, 0, 0))(
+            frozen, batch["dry"], batch["reference"]
+        )
+        noise = jax.random.normal(key, mean.shape)
+        z = mean + jnp.exp(0.5 * log_variance) * noise
+        return jax.vmap(settle, (None, 0))(params, z)
+
+    def likelihood(params, batch, key=None):
+        if key is None or settle is None or not sampled:
+            prediction = predicted(params, batch)
+        else:
+            prediction = scattered(params, batch, key)
         each = jax.vmap(lambda p, c: settings_likelihood(specs, p, c))(
             prediction, batch["controls"]
         )
@@ -141,7 +161,7 @@ def decoder_task(
 
     def step(state, batch):
         (loss, _), gradients = jax.value_and_grad(likelihood, has_aux=True)(
-            state.params, batch
+            state.params, batch, state.step_key()
         )
         state, norms = apply_gradients(state, gradients, optimizer)
         return state, {"loss": loss, **norms}

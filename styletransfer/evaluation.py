@@ -25,7 +25,6 @@ from styletransfer.controller import LoadedController, embed, predict
 from styletransfer.hosts import Host, Status
 from styletransfer.models import Prediction
 from styletransfer.transfer import TransferConfig, transfer
-from styletransfer.trials import QUIETEST_TRUTH_DB as QUIETEST_TRUTH_DB
 from styletransfer.trials import Question
 
 

@@ -173,7 +173,9 @@ def train_decoder(
     controller = make_latent_controller(encoder, shared.latents, config.model, specs)
     frozen = {"latents": shared.params["latents"]}
     judged = joined([held_out])
-    with decoder_task(controller, frozen, specs, config.optimizer, mesh) as task:
+    with decoder_task(
+        controller, frozen, specs, config.optimizer, mesh, sampled=config.sampled
+    ) as task:
         state = fit(
             task,
             drawn_batches(joined([known]), config.batch_size),

@@ -221,7 +221,9 @@ def test_settings_of_the_run_are_frozen_dataclasses():
 
 def test_the_scoreboard_takes_a_controller(run):
     """On the same trials as the rest, from the trial's reference alone."""
-    from styletransfer.evaluation import Trial, do_nothing, predicted_method, truth_loss
+    from styletransfer.baselines import do_nothing
+    from styletransfer.evaluation import predicted_method, truth_loss
+    from styletransfer.trials import Trial
 
     folder, _ = run
     loaded = load_controller(folder, "last")
@@ -235,15 +237,16 @@ def test_the_scoreboard_takes_a_controller(run):
             np.array([0, 1, 1], np.int32),
         )
         truth, reference, wrong = made.audio
-        trial = Trial("g", "n", RATE, dry, reference, wrong, truth, hidden)
-        right = predicted_method(loaded)(trial, host, rng)
-        misled = predicted_method(loaded, wrong=True)(trial, host, rng)
+        trial = Trial("g", "n", "r", RATE, dry, reference, wrong, truth, hidden, 1)
+        given, wrongly = [trial.question()], [trial.question(wrong=True)]
+        right = predicted_method(loaded)(given, host, rng).audio[0]
+        misled = predicted_method(loaded)(wrongly, host, rng).audio[0]
         apart = {
             name: float(truth_loss(sound, truth))
             for name, sound in (
                 ("right", right),
                 ("misled", misled),
-                ("nothing", do_nothing(trial, host, rng)),
+                ("nothing", do_nothing(given, host, rng).audio[0]),
             )
         }
     assert apart["right"] < apart["nothing"] and apart["right"] < apart["misled"]

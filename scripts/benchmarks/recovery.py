@@ -45,12 +45,13 @@ from ddspx.audio import written_aside
 from ddspx.data.dataset import sections
 from ddspx.data.manifest import Clip
 from ddspx.parameters import default_controls, identity_controls, sample_controls
-from styletransfer.evaluation import QUIETEST_TRUTH_DB, bootstrap, truth_loss
+from styletransfer.evaluation import bootstrap, truth_loss
 from styletransfer.gradients import DEFAULT_STEP, steps_for
 from styletransfer.hosts import Host, Status, open_host
 from styletransfer.objective import Objective
 from styletransfer.presets import load_effect
 from styletransfer.transfer import Method, TargetScore, TransferConfig, transfer
+from styletransfer.trials import QUIETEST_TRUTH_DB
 
 # The nine of the original study: it trained its encoder on the first six.
 MDA = (
