@@ -115,9 +115,11 @@ def card(
     effect, note = loaded.effect, loaded.note
     encoder = loaded.shared.encoder
     specs = effect.at_sample_rate(encoder.sample_rate).specs
-    lines = [f"# {effect.name}", "", f"{effect.description}.", ""] if getattr(
-        effect, "description", ""
-    ) else [f"# {effect.name}", ""]
+    lines = (
+        [f"# {effect.name}", "", f"{effect.description}.", ""]
+        if getattr(effect, "description", "")
+        else [f"# {effect.name}", ""]
+    )
     controls = ", ".join(spec.name.split(".", 1)[-1] for spec in specs)
     plugins = ", ".join(f"`{slot.plugin}`" for slot in effect.slots)
     lines += [

@@ -24,9 +24,9 @@
 Tasks: proxy (a learned differentiable stand-in of an effect), controller (predicts an
 effect's settings from input and reference), encoder (of sounds, for the settings of
 many effects), latents (the encoder of a controller, on the codes of an encoder of
-sounds), decoder (from latents to the controls of one effect), tune (a decoder by the sound of
-its settings), vae (a beta-VAE of spectrograms). RUN is
-the folder to write; `tensorboard --logdir RUN` shows curves, sounds and pictures.
+sounds), decoder (from latents to the controls of one effect), tune (a decoder, by the
+sound of its settings), vae (a beta-VAE of spectrograms). RUN is the folder to write;
+`tensorboard --logdir RUN` shows curves, sounds and pictures.
 Without --data the practice corpus is rendered into a folder beside RUN. --only PATTERN
 takes the recordings whose path matches, such as 'digits/*'.
 Bad input: one line, exit code 2.

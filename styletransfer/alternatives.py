@@ -22,9 +22,9 @@ from jaxtyping import Float
 from scipy.spatial.distance import cdist
 from scipy.stats import norm, qmc, truncnorm
 
-from ddspx.parameters import ParameterSpec, settings, to_physical, to_unit
+from ddspx.parameters import ParameterSpec, settings
 from ddspx.types import Rate
-from styletransfer.controller import LoadedController, embed
+from styletransfer.controller import LoadedController, at_rate, embed
 from styletransfer.controller_task import centred
 from styletransfer.hosts import Host
 from styletransfer.models import Prediction
@@ -165,15 +165,6 @@ def predict_moved(
     controls = at_rate(loaded, np.asarray(found.controls), rate)
     choices = tuple(np.asarray(shares)[0] for shares in found.choices)
     return Prediction(controls[0], np.asarray(found.deviation)[0], choices)
-
-
-def at_rate(
-    loaded: LoadedController, controls: Float[np.ndarray, "... n"], rate: Rate
-) -> Float[np.ndarray, "... n"]:
-    """Controls at the run's rate as those of the same physical values at another."""
-    specs = loaded.effect.at_sample_rate(rate).specs
-    physical = to_physical(loaded.specs, np.asarray(controls, np.float64))
-    return np.clip(to_unit(specs, physical), 0.0, 1.0).astype(np.float32)
 
 
 def candidates(

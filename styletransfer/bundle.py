@@ -69,7 +69,7 @@ class EffectController(NamedTuple):
 def make_shared(
     encoder: SoundEncoder, latents: LatentModelConfig, params: Mapping[str, Any]
 ) -> Shared:
-    """f and g from their parts.
+    """F and g from their parts.
 
     Args:
       encoder: f.
@@ -129,7 +129,7 @@ def save_decoder(
 
 
 def load_shared(path: str | Path) -> Shared:
-    """f and g from their file.
+    """F and g from their file.
 
     Raises:
       CheckpointError: no such file, damaged, or of another kind.

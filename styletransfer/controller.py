@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ddspx import audio as files
-from ddspx.parameters import ParameterSpec
+from ddspx.parameters import ParameterSpec, to_physical, to_unit
 from ddspx.training.checkpoint import CheckpointError, read_run, restore_params
 from ddspx.training.configuration import from_dict
 from ddspx.types import Rate
@@ -170,12 +170,18 @@ def predict(
     """
     codes = (embed(loaded, audio, rate), embed(loaded, reference, reference_rate))
     found = jax.device_get(_decide(loaded.controller, loaded.params, *codes))
+    controls = at_rate(loaded, np.asarray(found.controls), rate)
+    choices = tuple(np.asarray(shares) for shares in found.choices)
+    return Prediction(controls, np.asarray(found.deviation), choices)
+
+
+def at_rate(
+    loaded: LoadedController, controls: Float[np.ndarray, "... n"], rate: Rate
+) -> Float[np.ndarray, "... n"]:
+    """Controls at the run's rate as those of the same physical values at another."""
     specs = loaded.effect.at_sample_rate(rate).specs
-    moved = [
-        float(np.clip(there.to_unit(here.to_physical(np.float64(u))), 0.0, 1.0))
-        for here, there, u in zip(loaded.specs, specs, found.controls, strict=True)
-    ]
-    return Prediction(np.array(moved, np.float32), np.asarray(found.deviation))
+    physical = to_physical(loaded.specs, np.asarray(controls, np.float64))
+    return np.clip(to_unit(specs, physical), 0.0, 1.0).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)

@@ -86,7 +86,7 @@ class LatentVae(NamedTuple):
 def make_latent_vae(
     config: LatentModelConfig, size: int, controls: int = 1
 ) -> LatentVae:
-    """g and its decoder for codes of so many elements.
+    """G and its decoder for codes of so many elements.
 
     Args:
       config: sizes.

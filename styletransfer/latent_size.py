@@ -110,9 +110,7 @@ def size_of_latents(
 
     noise = rng.normal(size=mean.shape).astype(np.float32)
     a, b = sensitivity.resampled(mean + np.exp(log_variance / 2) * noise, _PAIRS, rng)
-    order = sensitivity.backward_elimination(
-        output, a[:_ORDER_PAIRS], b[:_ORDER_PAIRS]
-    )
+    order = sensitivity.backward_elimination(output, a[:_ORDER_PAIRS], b[:_ORDER_PAIRS])
     curve = drop_curve(output, a, b, order)
     divergence = np.asarray(kl_divergence(mean, log_variance))
     some = rng.choice(len(dry), min(_CLAMPED, len(dry)), replace=False)

@@ -122,9 +122,7 @@ def tune_decoder(
     weights = jax.device_get(restore_params(run_folder, ("params", "decoder")))
     rendered = config.fit.steps * config.batch_size * config.audio.renders
     note = {**loaded.note, "tuned": to_dict(config), "tuning_renders": rendered}
-    found = make_effect_controller(
-        loaded.shared, effect, loaded.decoder, weights, note
-    )
+    found = make_effect_controller(loaded.shared, effect, loaded.decoder, weights, note)
     save_shared(run_folder / SHARED, loaded.shared, overwrite=True)
     save_decoder(run_folder / DECODER, found, overwrite=True)
     return found

@@ -116,7 +116,7 @@ def test_modules_have_a_docstring_and_a_bounded_size(path):
 
 def test_top_level_is_as_designed():
     allowed = {
-        "ddspx", "vae", "styletransfer", "scripts", "tests", "configs",
+        "ddspx", "vae", "styletransfer", "scripts", "tests", "configs", "checkpoints",
         "setup.py", "README.md", "ARCHITECTURE.md", "pyproject.toml", "constraints.txt",
         "Makefile", "CHANGELOG.md", "LICENSE", "docs",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The cache finds what was made from the same content, and makes anew what is damaged."""
+"""The cache finds what was made of the same content, and makes anew what is damaged."""
 
 import numpy as np
 import pytest

@@ -105,7 +105,7 @@ def test_a_step_lowers_the_loss_and_evaluation_names_effects(variational):
 
 
 def test_configurations_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="contrast 0.1 needs settings"):
+    with pytest.raises(ValueError, match=r"contrast 0\.1 needs settings"):
         EncoderRunConfig(pairs=PairConfig())
     with pytest.raises(ValueError, match="pairs_per_effect 3 must be a multiple"):
         EncoderRunConfig(pairs_per_effect=3)

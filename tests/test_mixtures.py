@@ -93,8 +93,6 @@ def test_what_cannot_be_shared_is_refused(hosts):
             {"audio": clips(5)}, np.random.default_rng(0)
         )
     with pytest.raises(ValueError, match="a batch of 5 cannot be shared by 2 effects"):
-        MixedPairMaker(hosts).random_map(
-            {"audio": clips(5)}, np.random.default_rng(0)
-        )
+        MixedPairMaker(hosts).random_map({"audio": clips(5)}, np.random.default_rng(0))
     with pytest.raises(ValueError, match="share 0 must be 1 or more"):
         PairConfig(share=0)
