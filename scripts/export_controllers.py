@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -52,7 +52,7 @@ class Arguments:
     """Of these controllers in that suite."""
     data: Path | None = None
     """Collection that they were trained on, for its licences."""
-    overwrite: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    overwrite: bool = False
     """Replace files of the same effects."""
 
 
@@ -115,11 +115,7 @@ def card(
     effect, note = loaded.effect, loaded.note
     encoder = loaded.shared.encoder
     specs = effect.at_sample_rate(encoder.sample_rate).specs
-    lines = (
-        [f"# {effect.name}", "", f"{effect.description}.", ""]
-        if getattr(effect, "description", "")
-        else [f"# {effect.name}", ""]
-    )
+    lines = [f"# {effect.name}", ""]
     controls = ", ".join(spec.name.split(".", 1)[-1] for spec in specs)
     plugins = ", ".join(f"`{slot.plugin}`" for slot in effect.slots)
     lines += [

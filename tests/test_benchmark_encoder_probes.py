@@ -250,7 +250,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def shared_file(suite, tiny, tmp_path_factory):
     latents = LatentModelConfig(latents=3, hidden=(8,), forward=(8,))
-    params = make_latent_vae(latents, tiny.size).init(jax.random.key(1))
+    params = jax.jit(make_latent_vae(latents, tiny.size).init)(jax.random.key(1))
     params = {**params, "encoder": suite[1].untrained_weights(tiny, 7)}
     path = tmp_path_factory.mktemp("shared") / "shared.npz"
     return save_shared(path, make_shared(tiny, latents, params))

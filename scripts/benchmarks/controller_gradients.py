@@ -254,7 +254,8 @@ def _pairs(host, controller, params, dataset, count, seed, options):
 
     made: list[dict[str, Any]] = []
     for index in range(max(count // options.batch, 1)):
-        batch: Any = dict(source[index])
+        drawn: Any = source[index]
+        batch = dict(drawn)
         batch["valid"] = batch["valid"] & np.asarray(is_loud(batch["target"]))
         coded = {
             "dry_code": np.asarray(encode(params, batch["audio"])),

@@ -76,7 +76,8 @@ def untrained_weights(encoder: SoundEncoder, seed: int) -> Any:
         params, state = jax.jit(make_vae(run.model, run.shape).init)(key)
         return {"params": params, "state": state}
     model = from_dict(ControllerConfig, encoder.config["model"])
-    return make_controller(model, 1, encoder.sample_rate).init(key)["encoder"]
+    controller = make_controller(model, 1, encoder.sample_rate)
+    return jax.jit(controller.init)(key)["encoder"]
 
 
 def code_pairs(
