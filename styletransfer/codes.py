@@ -62,7 +62,7 @@ def code_bank(
     pairs: PairConfig = PairConfig(),
     seed: int = 0,
     folder: Path | None = None,
-    report: Callable[[int], None] | None = None,
+    report: Callable[[int], Any] | None = None,
 ) -> CodeBank:
     """Renders pairs and encodes them, or finds them in the cache.
 
@@ -91,7 +91,11 @@ def code_bank(
                 [batch[name] for name in ("audio", "reference", "target")]
             )
             codes = np.split(encode_sounds(encoder, weights, sounds), 3)
-            found = dict(zip(("dry", "reference", "target"), codes, strict=True))
+            found: dict[str, np.ndarray] = {
+                "dry": codes[0],
+                "reference": codes[1],
+                "target": codes[2],
+            }
             for name in ("controls", "labelled", "valid", "treated"):
                 found[name] = np.asarray(batch[name])
             parts.append(found)

@@ -225,8 +225,9 @@ def test_content_is_asked_where_nothing_was_heard(suite):
     earlier, later = suite[2].halves_by_place(group, file, offset, 10)
     # Of "a" x 100 touches x 90, which is heard; "b" overlaps itself; "c" has one crop.
     assert list(earlier) == [1, 2, 0] and list(later) == [3, 4, 5]
-    earlier, later = suite[2].halves_by_place(group, file, offset, 20)
-    assert list(earlier) == [1, 2, 0] and list(later) == [4, 5]
+    earlier, later = suite[2].halves_by_place(group, file, offset, 60)
+    # x 50 reaches into all that follows in its file.
+    assert list(earlier) == [1, 2] and list(later) == [4, 5]
 
 
 # --------------------------------------------------------------------------- the whole

@@ -195,22 +195,20 @@ def halves_by_place(
       length: of a crop, samples.
 
     Returns:
-      (earlier, later): indices; the first half of each group's crops in the order of
-      file and place, and those after it that do not reach into one of these. Groups
-      with nothing on one side are left out.
+      (earlier, later): indices; the first crops of each group in the order of file
+      and place, and those after them that do not reach into one of these, parted where
+      the smaller part is largest. Groups with nothing on one side are left out.
     """
     earlier, later = [], []
     for name in np.unique(group):
         own = np.flatnonzero(group == name)
         own = own[np.lexsort((offset[own], file[own]))]
-        first, second = np.split(own, [len(own) // 2])
-        if not len(first):
-            continue
-        last = first[-1]
-        apart = (file[second] != file[last]) | (offset[second] >= offset[last] + length)
-        if apart.any():
-            earlier.append(first)
-            later.append(second[apart])
-    if not earlier:
-        return np.zeros(0, int), np.zeros(0, int)
+        parted = [(own[:0], own[:0])]
+        for count in range(1, len(own)):
+            last, rest = own[count - 1], own[count:]
+            apart = (file[rest] != file[last]) | (offset[rest] >= offset[last] + length)
+            parted.append((own[:count], rest[apart]))
+        first, second = max(parted, key=lambda parts: min(map(len, parts)))
+        earlier.append(first if len(second) else second)
+        later.append(second)
     return np.concatenate(earlier), np.concatenate(later)
