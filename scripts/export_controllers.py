@@ -28,6 +28,7 @@ from styletransfer.bundle import (
     DECODER,
     SHARED,
     EffectController,
+    Shared,
     load_decoder,
     load_shared,
     save_decoder,
@@ -89,6 +90,8 @@ def export(options: Arguments) -> None:
     place = options.out / SHARED
     if not place.is_file() or load_shared(place).digest != shared.digest:
         save_shared(place, shared, overwrite=options.overwrite)
+    with written_aside(place.with_suffix(".md"), overwrite=True) as to:
+        to.write_text(shared_card(shared), encoding="utf-8")
     licences = _licences(options.data)
     board = None
     if options.board is not None:
@@ -101,6 +104,30 @@ def export(options: Arguments) -> None:
             to.write_text(text, encoding="utf-8")
     size = sum(file.stat().st_size for file in options.out.glob("*.npz")) / 1e6
     print(f"{options.out}: {len(loaded)} effects, {size:.2f} MB in all")
+
+
+def shared_card(shared: Shared) -> str:
+    """The card of f and g as Markdown."""
+    encoder = shared.encoder
+    run = encoder.config
+    steps = run.get("fit", {}).get("steps", 0)
+    effects = run.get("effects", ())
+    rows = steps * run.get("pairs_per_effect", 0)
+    return "\n".join(
+        [
+            "# shared.npz: the encoders that every controller here stands on",
+            "",
+            f"f, of kind `{encoder.kind}`: a code of {encoder.size} numbers of a sound"
+            f" of {encoder.seconds:g} s at {encoder.sample_rate} Hz. Trained for"
+            f" {steps} steps on {rows} pairs of each of {len(effects)} effects:"
+            f" {', '.join(effects)}.",
+            "",
+            f"g: {shared.latents.latents} latents of the codes of input and reference.",
+            "",
+            f"Weights {shared.digest}; the file of an effect is refused beside others.",
+            "",
+        ]
+    )
 
 
 def card(

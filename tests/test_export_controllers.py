@@ -71,7 +71,7 @@ def test_each_effect_has_a_file_and_a_card_beside_one_encoder(runs, tmp_path, ca
     words += ["--board", str(board(tmp_path / "board"))]
     assert export(words) == 0
     assert {p.name for p in (tmp_path / "kept").iterdir()} == {
-        "shared.npz", "compressor.npz", "compressor.md", "distortion.npz",
+        "shared.npz", "shared.md", "compressor.npz", "compressor.md", "distortion.npz",
         "distortion.md",
     }  # fmt: skip
     assert "2 effects" in capsys.readouterr().out
