@@ -120,6 +120,7 @@ def test_settings_of_their_own_are_judged_on_the_second_half(box):
         assert not np.array_equal(query.reference, query.wanted)
 
 
+@pytest.mark.slow
 def test_suite_finds_the_box_and_writes_all_it_promises(
     box, tmp_path, capsys, monkeypatch
 ):

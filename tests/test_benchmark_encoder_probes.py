@@ -263,6 +263,7 @@ def words(recordings, *more):
     return [str(word) for word in (*given, "--permutations", 2)]
 
 
+@pytest.mark.slow
 def test_the_suite_end_to_end(suite, recordings, shared_file, tmp_path, capsys):
     out = tmp_path / "found"
     suite[3].main(words(recordings, "--latents", shared_file, "--out", out))

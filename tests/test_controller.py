@@ -316,7 +316,12 @@ def test_the_command_line_predicts_refines_and_refuses(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "configs/controller").glob("*.yaml")), ids=lambda p: p.stem
+    "path",
+    [
+        # The full network takes its time to compile.
+        pytest.param(p, marks=() if p.stem == "smoke" else pytest.mark.slow, id=p.stem)
+        for p in sorted((ROOT / "configs/controller").glob("*.yaml"))
+    ],
 )
 def test_every_preset_trains_two_steps(path):
     """At its own model and effect; on short clips and small batches."""

@@ -237,7 +237,9 @@ def test_records_are_json(runs):
     assert record["effect"]["name"] == "compressor" and record["note"]["pairs"] == 64
 
 
-@pytest.mark.parametrize("source", ["pair", "difference"])
+@pytest.mark.parametrize(
+    "source", ["pair", pytest.param("difference", marks=pytest.mark.slow)]
+)
 def test_a_decoder_of_codes_has_no_latents_and_is_kept_alike(runs, clips, source):
     decoder = load_preset(CONFIGS / "decoder/smoke.yaml", DecoderRunConfig)
     model = dataclasses.replace(decoder.model, source=source)
