@@ -341,7 +341,10 @@ def test_command_line(tmp_path, capsys):
     assert "tau 10 " in capsys.readouterr().out
     assert load_vae(tmp_path / "run", "last").config.fit.steps == 1
     for bad, named in (
-        (["vea", "run"], "there are: proxy, controller, vae"),
+        (
+            ["vea", "run"],
+            "there are: proxy, controller, encoder, latents, decoder, tune, vae",
+        ),
         (["vae"], "run folder"),
         (["vae", str(tmp_path / "x"), *words, "--only", "four/*"], "four"),
         (["vae", str(tmp_path / "run"), *words, "--model.latents", "5"], "latents"),
