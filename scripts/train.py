@@ -40,28 +40,25 @@ from typing import Any
 
 import compiler
 import jax
+from jax.sharding import Mesh
 
-from ddspx.data.dataset import CropConfig, audio_dataset
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.practice import render_practice_corpus
-from ddspx.data.split import assign_splits, select
+from ddspx.data.split import assign_splits
 from ddspx.training.configuration import parse_command_line
 from ddspx.training.fit import fit
 from ddspx.training.parallel import make_mesh
-from styletransfer import training as style_training
-from styletransfer import tuning
-from styletransfer.controller_task import ControllerRunConfig, controller_task
+from styletransfer import training, tuning
+from styletransfer.controller_task import ControllerRunConfig
 from styletransfer.decoder_task import DecoderRunConfig
 from styletransfer.encoder_task import EncoderRunConfig
 from styletransfer.hosts import open_host
 from styletransfer.latent_task import LatentRunConfig
-from styletransfer.models import make_controller
-from styletransfer.pairs import pair_batches
 from styletransfer.presets import kept_with, load_effect
 from styletransfer.proxy import make_proxy
 from styletransfer.proxy_task import ProxyRunConfig, proxy_task, rendered_batches
 from styletransfer.tuning import TuneRunConfig
-from vae import training
+from vae import training as vae_training
 from vae.run import VaeRunConfig
 from vae.task import describe_tau
 
@@ -84,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
         kind, train = TASKS[words[0]]
         config = parse_command_line(kind, rest, description=__doc__ or "")
         clips = _clips(None if data is None else Path(data), Path(words[1]), only)
-        train(config, Path(words[1]), clips)
+        mesh = make_mesh() if jax.device_count() > 1 else None
+        train(config, Path(words[1]), clips, mesh=mesh)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
@@ -92,15 +90,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train_proxy(
-    config: ProxyRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+    config: ProxyRunConfig,
+    run_folder: Path,
+    clips: tuple[Clip, ...],
+    *,
+    mesh: Mesh | None = None,
 ) -> None:
     """Trains a stand-in of ``config.effect`` on random crops and controls."""
     effect = load_effect(config.effect)
     attachments = kept_with(effect, run_folder)
-    crops = CropConfig(sample_rate=config.sample_rate, seconds=config.seconds)
-    known = audio_dataset(select(clips, "train"), crops)
-    held_out = audio_dataset(select(clips, "valid"), crops)
-    mesh = make_mesh() if jax.device_count() > 1 else None
+    known, held_out = training.crops_of(clips, config.sample_rate, config.seconds)
     proxy = make_proxy(effect, config.sample_rate, config.proxy)
     task = proxy_task(proxy, config.optimizer, mesh, sample_rate=config.sample_rate)
     with open_host(effect, config.sample_rate) as host, task:
@@ -121,82 +120,26 @@ def train_proxy(
         )
 
 
-def train_controller(
-    config: ControllerRunConfig, run_folder: Path, clips: tuple[Clip, ...]
+def train_vae(
+    config: VaeRunConfig,
+    run_folder: Path,
+    clips: tuple[Clip, ...],
+    *,
+    mesh: Mesh | None = None,
 ) -> None:
-    """Trains a predictor of the settings of ``config.effect`` on pairs."""
-    effect = load_effect(config.effect)
-    attachments = kept_with(effect, run_folder)
-    crops = CropConfig(sample_rate=config.sample_rate, seconds=2 * config.seconds)
-    known = audio_dataset(select(clips, "train"), crops)
-    held_out = audio_dataset(select(clips, "valid"), crops)
-    mesh = make_mesh() if jax.device_count() > 1 else None
-    with open_host(effect, config.sample_rate) as host:
-        controller = make_controller(config.model, len(host.specs), config.sample_rate)
-        made, judged = (
-            pair_batches(part, host, config.batch_size, config=config.pairs, seed=seed)
-            for part, seed in ((known, 0), (held_out, 1))
-        )
-        with controller_task(controller, host, config.optimizer, mesh) as task:
-            fit(
-                task,
-                made,
-                config.fit,
-                run_folder,
-                evaluation=judged,
-                run_config=config,
-                file_names=known.files,
-                mesh=mesh,
-                attachments=attachments,
-            )
-
-
-def train_encoder(
-    config: EncoderRunConfig, run_folder: Path, clips: tuple[Clip, ...]
-) -> None:
-    """Trains an encoder that the controllers of many effects share."""
-    mesh = make_mesh() if jax.device_count() > 1 else None
-    style_training.train_encoder(config, run_folder, clips, mesh=mesh)
-
-
-def train_latents(
-    config: LatentRunConfig, run_folder: Path, clips: tuple[Clip, ...]
-) -> None:
-    """Pre-trains the encoder of controllers, on codes of an encoder of sounds."""
-    mesh = make_mesh() if jax.device_count() > 1 else None
-    style_training.train_latents(config, run_folder, clips, mesh=mesh)
-
-
-def train_decoder(
-    config: DecoderRunConfig, run_folder: Path, clips: tuple[Clip, ...]
-) -> None:
-    """Trains the decoder of one effect on known settings."""
-    mesh = make_mesh() if jax.device_count() > 1 else None
-    style_training.train_decoder(config, run_folder, clips, mesh=mesh)
-
-
-def tune_decoder(
-    config: TuneRunConfig, run_folder: Path, clips: tuple[Clip, ...]
-) -> None:
-    """Tunes the decoder of one effect by the loss of the sound."""
-    mesh = make_mesh() if jax.device_count() > 1 else None
-    tuning.tune_decoder(config, run_folder, clips, mesh=mesh)
-
-
-def train_vae(config: VaeRunConfig, run_folder: Path, clips: tuple[Clip, ...]) -> None:
     """Trains a VAE on random crops; judges it on whole recordings of other groups."""
     print(describe_tau(config))
-    mesh = make_mesh() if jax.device_count() > 1 else None
-    training.train_vae(config, run_folder, clips, mesh=mesh)
+    vae_training.train_vae(config, run_folder, clips, mesh=mesh)
 
 
-TASKS: dict[str, tuple[Any, Callable[[Any, Path, tuple[Clip, ...]], None]]] = {
+# Configuration, and what trains: (config, run folder, clips, mesh=...).
+TASKS: dict[str, tuple[Any, Callable[..., Any]]] = {
     "proxy": (ProxyRunConfig, train_proxy),
-    "controller": (ControllerRunConfig, train_controller),
-    "encoder": (EncoderRunConfig, train_encoder),
-    "latents": (LatentRunConfig, train_latents),
-    "decoder": (DecoderRunConfig, train_decoder),
-    "tune": (TuneRunConfig, tune_decoder),
+    "controller": (ControllerRunConfig, training.train_controller),
+    "encoder": (EncoderRunConfig, training.train_encoder),
+    "latents": (LatentRunConfig, training.train_latents),
+    "decoder": (DecoderRunConfig, training.train_decoder),
+    "tune": (TuneRunConfig, tuning.tune_decoder),
     "vae": (VaeRunConfig, train_vae),
 }
 

@@ -110,10 +110,10 @@ def embed(
     """
     at_rate = files.resample(audio, round(rate), round(loaded.config.sample_rate))
     pieces = cut(at_rate, round(loaded.config.seconds * loaded.config.sample_rate))
-    codes = [
-        jax.device_get(_encode(loaded.controller, loaded.params, piece))
-        for piece in pieces
-    ]
+    # Of the encoder alone, so that controllers that share one share what is compiled.
+    weights = {k: v for k, v in loaded.params.items() if k == "encoder"}
+    image, encode = loaded.controller.image, loaded.controller.encode
+    codes = [jax.device_get(_encode(image, encode, weights, p)) for p in pieces]
     return np.mean(codes, axis=0)
 
 
@@ -190,9 +190,9 @@ def _controller(model: Any, count: int, rate: Rate) -> Controller:
     return make_controller(model, count, rate)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(controller: Controller, params: Any, audio: Any) -> jax.Array:
-    return controller.encode(params, controller.image(audio))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(image: Any, encode: Any, params: Any, audio: Any) -> jax.Array:
+    return encode(params, image(audio))
 
 
 @functools.partial(jax.jit, static_argnums=0)

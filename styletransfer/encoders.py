@@ -6,6 +6,7 @@ code of a sound that depends on nothing but the sound.
 """
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,10 +59,19 @@ class SoundEncoder(NamedTuple):
 def make_encoder(kind: str, config: Mapping[str, Any]) -> SoundEncoder:
     """An encoder from the kind and configuration of its run.
 
+    Equal ones are one, and with it what is compiled: the controllers of all effects
+    share theirs.
+
     Raises:
       ValueError: no such kind.
       ConfigurationError: the configuration is of another kind.
     """
+    return _made(kind, json.dumps(config, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=16)
+def _made(kind: str, text: str) -> SoundEncoder:
+    config = json.loads(text)
     if kind == "vae":
         return _of_vae(config)
     kinds = {"effects": EncoderRunConfig, "direct": ControllerRunConfig}

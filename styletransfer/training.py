@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ddspx.data.dataset import CropConfig, audio_dataset
+from ddspx.data.dataset import AudioDataset, CropConfig, audio_dataset
 from ddspx.data.manifest import Clip
 from ddspx.data.split import select
 from ddspx.training.fit import fit
@@ -27,6 +27,7 @@ from styletransfer.bundle import (
     write_report,
 )
 from styletransfer.codes import CodeBank, code_bank, drawn_batches, joined
+from styletransfer.controller_task import ControllerRunConfig, controller_task
 from styletransfer.decoder_task import DecoderRunConfig, decoder_task
 from styletransfer.encoder_models import make_trainer
 from styletransfer.encoder_task import EncoderRunConfig, encoder_task
@@ -37,6 +38,7 @@ from styletransfer.latent_size import size_of_latents
 from styletransfer.latent_task import LatentRunConfig, latent_task
 from styletransfer.mixtures import joint_specs, mixed_batches
 from styletransfer.models import make_controller
+from styletransfer.pairs import pair_batches
 from styletransfer.presets import kept_with, load_effect
 
 CACHE = "cache"
@@ -48,6 +50,64 @@ def opened(effects: Sequence[str], sample_rate: int) -> Iterator[list[Host]]:
     with contextlib.ExitStack() as stack:
         found = [load_effect(effect) for effect in effects]
         yield [stack.enter_context(open_host(one, sample_rate)) for one in found]
+
+
+def crops_of(
+    clips: tuple[Clip, ...], sample_rate: int, seconds: int | float
+) -> tuple[AudioDataset, AudioDataset]:
+    """Crops of the recordings to train on, and of those held out for choices.
+
+    Args:
+      clips: recordings with splits.
+      sample_rate: Hz.
+      seconds: length of a crop.
+
+    Raises:
+      ManifestError: no usable recording in one of the splits.
+    """
+    crops = CropConfig(sample_rate=sample_rate, seconds=seconds)
+    known, held_out = (
+        audio_dataset(select(clips, split), crops) for split in ("train", "valid")
+    )
+    return known, held_out
+
+
+def train_controller(
+    config: ControllerRunConfig,
+    run_folder: Path,
+    clips: tuple[Clip, ...],
+    *,
+    mesh: Mesh | None = None,
+) -> None:
+    """Trains a direct controller of ``config.effect`` on pairs.
+
+    Args:
+      config: of the run.
+      run_folder: to write, or to go on with.
+      clips: recordings with splits; train is trained on, valid judged.
+      mesh: devices that share the batch; None for one.
+    """
+    effect = load_effect(config.effect)
+    attachments = kept_with(effect, run_folder)
+    known, held_out = crops_of(clips, config.sample_rate, 2 * config.seconds)
+    with open_host(effect, config.sample_rate) as host:
+        controller = make_controller(config.model, len(host.specs), config.sample_rate)
+        made, judged = (
+            pair_batches(part, host, config.batch_size, config=config.pairs, seed=seed)
+            for part, seed in ((known, 0), (held_out, 1))
+        )
+        with controller_task(controller, host, config.optimizer, mesh) as task:
+            fit(
+                task,
+                made,
+                config.fit,
+                run_folder,
+                evaluation=judged,
+                run_config=config,
+                file_names=known.files,
+                mesh=mesh,
+                attachments=attachments,
+            )
 
 
 def train_encoder(
@@ -65,9 +125,7 @@ def train_encoder(
       clips: recordings with splits; train is trained on, valid judged.
       mesh: devices that share the batch; None for one.
     """
-    crops = CropConfig(sample_rate=config.sample_rate, seconds=2 * config.seconds)
-    known = audio_dataset(select(clips, "train"), crops)
-    held_out = audio_dataset(select(clips, "valid"), crops)
+    known, held_out = crops_of(clips, config.sample_rate, 2 * config.seconds)
     with opened(config.effects, config.sample_rate) as hosts:
         specs, widths = joint_specs(hosts), [len(host.specs) for host in hosts]
         controller = make_controller(config.model, len(specs), config.sample_rate)
@@ -204,14 +262,11 @@ def _banks(
     cache: Path,
 ) -> tuple[CodeBank, CodeBank]:
     """Codes of pairs of one effect, of recordings known and held out."""
-    crops = CropConfig(sample_rate=encoder.sample_rate, seconds=2 * encoder.seconds)
+    datasets = crops_of(clips, encoder.sample_rate, 2 * encoder.seconds)
+    counts = (config.pairs_per_effect, config.held_out_pairs)
     made = []
-    for split, count, seed in (
-        ("train", config.pairs_per_effect, 0),
-        ("valid", config.held_out_pairs, 1),
-    ):
-        dataset = audio_dataset(select(clips, split), crops)
-        title = f"{host.effect.name}, {split}"
+    for seed, (dataset, count) in enumerate(zip(datasets, counts, strict=True)):
+        title = f"{host.effect.name}, {('known', 'held out')[seed]}"
         with tqdm(total=count, unit="pair", desc=title) as bar:
             bank = code_bank(
                 encoder,

@@ -9,9 +9,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from ddspx.data.dataset import CropConfig, audio_dataset
 from ddspx.data.manifest import Clip
-from ddspx.data.split import select
 from ddspx.training.checkpoint import restore_params
 from ddspx.training.configuration import FitConfig, to_dict
 from ddspx.training.fit import fit
@@ -30,6 +28,7 @@ from styletransfer.bundle import (
 from styletransfer.hosts import open_host
 from styletransfer.pairs import PairConfig, pair_batches
 from styletransfer.presets import kept_with
+from styletransfer.training import crops_of
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ def tune_decoder(
     loaded = load_decoder(start / DECODER if start.is_dir() else start)
     encoder, effect = loaded.shared.encoder, loaded.effect
     attachments = kept_with(effect, run_folder)
-    crops = CropConfig(sample_rate=encoder.sample_rate, seconds=2 * encoder.seconds)
-    known = audio_dataset(select(clips, "train"), crops)
-    held_out = audio_dataset(select(clips, "valid"), crops)
+    known, held_out = crops_of(clips, encoder.sample_rate, 2 * encoder.seconds)
     with open_host(effect, encoder.sample_rate) as host:
         made, judged = (
             pair_batches(part, host, size, config=config.pairs, seed=seed)

@@ -1,25 +1,25 @@
 from types import SimpleNamespace
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from level_controller import EFFECT, RATE, level_controller
 from scipy import stats
 
 from ddspx.data.dataset import Section
 from ddspx.data.practice import render_piece
 from styletransfer import evaluation, trials
-from styletransfer.controller import LoadedController, embed, predict
-from styletransfer.controller_task import ControllerRunConfig
+from styletransfer.controller import embed, predict
 from styletransfer.evaluation import bootstrap, bootstrap_columns, scoreboard
 from styletransfer.hosts import open_host
-from styletransfer.models import Controller, Prediction
 from styletransfer.pairs import spectrum_change_db
 from styletransfer.presets import parse_effect
 from styletransfer.transfer import TransferConfig
 from styletransfer.trials import even_pairs, every_section, hide_settings, make_trials
 
-RATE = 16000
-EFFECT = "slots: {gain: {plugin: Gain}, low: {plugin: LowShelfFilter}}"
+
+@pytest.fixture(scope="module")
+def loaded():
+    return level_controller()
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +38,6 @@ def groups():
         ]
         for i, audio in pieces.items()
     }
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedController:
-    """A controller that turns the gain by the levels of the two sounds."""
-
-    def encode(params, image):
-        return jnp.log(jnp.mean(image**2) + 1e-6)[None]
-
-    def decide(params, code, reference):
-        controls = 0.5 + 0.1 * jnp.tanh(reference - code) * jnp.ones(4)
-        return Prediction(controls, jnp.full(4, 0.2))
-
-    def predict(params, audio, reference):
-        return decide(params, encode(params, audio), encode(params, reference))
-
-    controller = Controller(lambda key: {}, lambda x: x, encode, decide, predict)
-    config = ControllerRunConfig(effect="tone", sample_rate=RATE, seconds=0.4)
-    return LoadedController(config, parse_effect(EFFECT, "tone"), controller, {})
 
 
 def test_every_pair_times_settings_and_truth_is_the_input_treated(host, groups):

@@ -29,6 +29,7 @@ from styletransfer.latent_models import (
     settled,
 )
 from styletransfer.latent_task import LatentRunConfig, latent_task
+from styletransfer.suite import SuiteConfig
 from styletransfer.tuning import TuneRunConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -273,3 +274,27 @@ def test_a_size_is_proposed_and_kept(runs):
     assert {p["rule"] for p in table["proposals"]} >= {"fidelity", "worth", "active"}
     assert len(table["nats"]) == 4 and table["fidelity"][-1] == pytest.approx(1.0)
     assert "| latent | nats |" in (runs / "g/size.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("encoder", EncoderRunConfig),
+        ("latents", LatentRunConfig),
+        ("decoder", DecoderRunConfig),
+        ("tune", TuneRunConfig),
+        ("suites", SuiteConfig),
+    ],
+)
+def test_every_preset_is_of_its_kind(folder, kind):
+    paths = sorted((CONFIGS / folder).glob("*.yaml"))
+    assert paths
+    for path in paths:
+        assert isinstance(load_preset(path, kind), kind)
+
+
+def test_equal_encoders_are_one_and_compiled_once(runs):
+    one, two = (
+        load_controller(runs / n).controller for n in ("compressor", "distortion")
+    )
+    assert one.image is two.image and one.encode is two.encode

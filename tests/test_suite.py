@@ -4,28 +4,23 @@ import csv
 import json
 import shutil
 
-import jax.numpy as jnp
 import loss_ranking
 import numpy as np
 import pytest
 import scoreboard
 import soundfile
+from level_controller import EFFECT, RATE, level_controller
 
 from ddspx.data.dataset import Section
 from ddspx.data.practice import render_piece
 from styletransfer import metrics, suite
 from styletransfer.comparison import standings
-from styletransfer.controller import LoadedController
-from styletransfer.controller_task import ControllerRunConfig
 from styletransfer.evaluation import Answers
 from styletransfer.hosts import open_host
-from styletransfer.models import Controller, Prediction
 from styletransfer.presets import parse_effect
 from styletransfer.suite import SuiteConfig
 from styletransfer.trials import Question
 
-RATE = 16000
-EFFECT = "slots: {gain: {plugin: Gain}, low: {plugin: LowShelfFilter}}"
 SMALL = SuiteConfig(
     effects=("tone",),
     categories=("speech",),
@@ -37,6 +32,11 @@ SMALL = SuiteConfig(
     constant_renders=40,
     metric="rms_error",
 )
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return level_controller()
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +55,6 @@ def groups():
             for k in range(3)
         ]
     return made
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedController:
-    """A controller that turns the gain by the levels of the two sounds."""
-
-    def encode(params, image):
-        return jnp.log(jnp.mean(image**2) + 1e-6)[None]
-
-    def decide(params, code, reference):
-        controls = 0.5 + 0.1 * jnp.tanh(reference - code) * jnp.ones(4)
-        return Prediction(controls, jnp.full(4, 0.2))
-
-    def predict(params, audio, reference):
-        return decide(params, encode(params, audio), encode(params, reference))
-
-    controller = Controller(lambda key: {}, lambda x: x, encode, decide, predict)
-    config = ControllerRunConfig(effect="tone", sample_rate=RATE, seconds=0.4)
-    return LoadedController(config, parse_effect(EFFECT, "tone"), controller, {})
 
 
 @pytest.fixture(scope="module")
