@@ -24,9 +24,10 @@ signal processing (JAES 2022); ITU-T P.862.2 (PESQ).
 """
 
 import functools
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -232,12 +233,12 @@ def _check_length(samples: int) -> None:
         )
 
 
-def _pesq():
+def _pesq() -> Any:
+    # By name: an extra need not be there for anything else, types included.
     try:
-        import pesq
+        return importlib.import_module("pesq")
     except ImportError as error:
         raise PesqMissing(
             "PESQ needs the package pesq, which is compiled when it is installed: pip"
             " install 'ddspx[speech]' with a C compiler at hand, or leave PESQ out"
         ) from error
-    return pesq
