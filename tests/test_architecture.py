@@ -26,14 +26,18 @@ LEVELS = {
     "oversampling": 2,
     "waveshaping": 2,
     "effects": 3,
-    "synths": 2,
     "filterbank": 2,
+    "synths": 3,
     "features": 2,
+    "constant_q": 2,
+    "pitch": 2,
+    "curves": 2,
     "losses": 3,
     "plotting": 3,
     "training": 3,
     "models": 4,
     "tasks": 5,
+    "resynthesis": 6,
 }
 OWN_ORDER = {"vae": 1, "styletransfer": 2, "ddspx": 0}
 

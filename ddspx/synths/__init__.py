@@ -1,0 +1,1 @@
+"""Synthesisers: pure functions from controls at a frame rate to sound."""
