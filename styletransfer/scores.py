@@ -23,7 +23,7 @@ from ddspx import losses, signal
 from ddspx.types import Rate
 from styletransfer.style import StyleDistance, style_bands
 
-# B of a refinement, chosen on recordings held out for choices; see the README.
+# B of a refinement, chosen on recordings held out for choices; see docs/controllers.md.
 TOLERANCE = 1.0
 
 
