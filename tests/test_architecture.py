@@ -27,7 +27,6 @@ LEVELS = {
     "waveshaping": 2,
     "effects": 3,
     "filterbank": 2,
-    "synths": 3,
     "features": 2,
     "constant_q": 2,
     "pitch": 2,
@@ -35,9 +34,10 @@ LEVELS = {
     "losses": 3,
     "plotting": 3,
     "training": 3,
-    "models": 4,
-    "tasks": 5,
-    "resynthesis": 6,
+    "synths": 4,
+    "models": 5,
+    "tasks": 6,
+    "resynthesis": 7,
 }
 OWN_ORDER = {"vae": 1, "styletransfer": 2, "ddspx": 0}
 
