@@ -111,12 +111,25 @@ def make_synth(
         last = jax.tree.map(
             lambda c: jnp.zeros(jnp.shape(c)[1:], jnp.result_type(c)), dict(controls)
         )
-        return core.init_state(key), last, jnp.zeros((), bool)
+        inner = core.init_state(key)
+        # A fresh state may be of another precision than controls make of it.
+        two = jax.tree.map(lambda c: jnp.stack([c, c]), last)
+        kinds, _ = jax.eval_shape(core.process, inner, two)
+        inner = jax.tree.map(
+            lambda s, kind: s if s.dtype == kind.dtype else s.astype(kind.dtype),
+            inner,
+            kinds,
+        )
+        return inner, last, jnp.zeros((), bool)
 
     def render_block(state, controls):
         frames = count_frames(controls)
-        controls = jax.tree.map(jnp.asarray, dict(controls))
         inner, last, started = state
+        if dict(controls).keys() != last.keys():
+            raise ValueError(
+                f"the stream began with controls {sorted(last)}, got {sorted(controls)}"
+            )
+        controls = jax.tree.map(jnp.asarray, dict(controls))
 
         def go_on(inner):
             joined = jax.tree.map(
@@ -167,7 +180,8 @@ def mix(*synths: Synth) -> Synth:
       A `Synth`, as late as the latest of them.
 
     Raises:
-      ValueError: none is given, or hops or places of frames differ.
+      ValueError: none is given; hops or places of frames differ; or two ask a network
+        for outputs of one name and different sizes.
     """
     if not synths:
         raise ValueError("mix takes one synth or more, got none")
@@ -203,7 +217,14 @@ def mix(*synths: Synth) -> Synth:
             found |= synth.to_controls(outputs)
         return found
 
-    sizes = {name: n for synth in synths for name, n in synth.sizes.items()}
+    sizes: dict[str, int] = {}
+    for synth in synths:
+        for name, n in synth.sizes.items():
+            if sizes.setdefault(name, n) != n:
+                raise ValueError(
+                    f"mix takes synths that share an output of one size, got {name!r}"
+                    f" of {sizes[name]} and {n}; rename one"
+                )
     core = Core(init_state, process, delay, synths[0].core.frame_at)
     return make_synth(core, synths[0].hop, sizes=sizes, to_controls=to_controls)
 

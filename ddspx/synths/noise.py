@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from ddspx.signal import PRECISE, overlap_add
 from ddspx.synths.base import Core, Synth, make_synth
+from ddspx.synths.scaling import exp_sigmoid
 from ddspx.types import AnyArray, RandomKey, Rate
 
 
@@ -87,7 +88,7 @@ def filtered_noise(
         return (key, number + np.uint32(hops), after), audio[: hops * hop]
 
     def to_controls(outputs):
-        scaled = _exp_sigmoid(jnp.asarray(outputs["noise_magnitudes"]) + bias)
+        scaled = exp_sigmoid(jnp.asarray(outputs["noise_magnitudes"]) + bias)
         return {"noise_magnitudes": scaled}
 
     return make_synth(
@@ -214,7 +215,3 @@ def _design(bins: int, taps: int | None, compat: bool) -> np.ndarray:
     share[[0, -1]] = 1.0 / size
     turns = np.arange(bins)[:, None] * lags[None] % size / size
     return share[:, None] * np.cos(2.0 * np.pi * turns) * weights
-
-
-def _exp_sigmoid(x):
-    return 2.0 * jax.nn.sigmoid(x) ** np.log(10.0) + 1e-7
