@@ -1,0 +1,18 @@
+"""Filter banks: bands of noise, and cosine-modulated banks that can be undone."""
+
+from ddspx.filterbank.bands import (
+    Bands,
+    band_magnitudes,
+    flatness_db,
+    make_bands,
+)
+from ddspx.filterbank.noise_bands import NoiseBank, noise_bank
+
+__all__ = [
+    "Bands",
+    "NoiseBank",
+    "band_magnitudes",
+    "flatness_db",
+    "make_bands",
+    "noise_bank",
+]

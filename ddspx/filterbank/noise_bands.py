@@ -1,0 +1,177 @@
+"""Bands of noise that repeat: each band of a bank as a loop, cut into hops.
+
+A loop is the inverse FFT of a band's magnitudes with random phases, so that it joins
+end to start without a seam, has the band's response exactly, and is the same for the
+same key. It lies in memory as a synth reads it, hop after hop.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.fft
+
+from ddspx.filterbank.bands import Bands, band_magnitudes
+from ddspx.types import RandomKey, Rate
+
+# RMS of the loudest band: its peaks are then near full scale.
+_LOUDEST_RMS = 0.25
+# Bands that are transformed together.
+_TOGETHER = 32
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("frames", "center_hz"),
+    meta_fields=("sample_rate",),
+)
+@dataclass(frozen=True)
+class NoiseBank:
+    """Loops of band noise. A pytree: give it to compiled functions as an argument.
+
+    Attributes:
+      frames: [hops, hop, bands]; sample t of a loop is ``frames[t // hop, t % hop]``.
+      center_hz: [bands].
+      sample_rate: Hz.
+    """
+
+    frames: jax.Array
+    center_hz: jax.Array
+    sample_rate: Rate
+
+    @property
+    def hop(self) -> int:
+        """Samples of a hop."""
+        return self.frames.shape[1]
+
+    @property
+    def bands(self) -> int:
+        """How many bands there are."""
+        return self.frames.shape[2]
+
+    @property
+    def hops(self) -> int:
+        """Hops after which the loops begin again."""
+        return self.frames.shape[0]
+
+
+def noise_bank(
+    bands: Bands,
+    hop: int,
+    key: RandomKey,
+    *,
+    samples: int = 1 << 16,
+    level: Literal["rms", "peak"] = "rms",
+    floor_db: float | None = -80.0,
+    dtype: str = "float32",
+) -> NoiseBank:
+    """Noise of every band, deterministic from a key.
+
+    Args:
+      bands: from `ddspx.filterbank.make_bands`.
+      hop: samples of a hop.
+      key: of the phases.
+      samples: least length of the loops; it is rounded up to whole hops of a number
+        that an FFT likes.
+      level: one gain for all bands: ``"rms"`` makes the RMS of the loudest 0.25,
+        whatever the key; ``"peak"`` the greatest sample 1.
+      floor_db: see `ddspx.filterbank.band_magnitudes`.
+      dtype: ``"float32"``, or ``"bfloat16"`` for half of the memory.
+
+    Returns:
+      A `NoiseBank` of 4 (or 2) bytes a sample and band.
+
+    Raises:
+      ValueError: hop or length are not positive, or a band is so narrow that no bin of
+        the loop lies in it.
+    """
+    if hop < 1 or samples < 1:
+        raise ValueError(f"hop {hop} and samples {samples} must be 1 or more")
+    hops = scipy.fft.next_fast_len(-(-samples // hop))
+    length = hops * hop
+    narrowest = float(np.diff(bands.limits_hz).min())
+    if narrowest * length < 2.0 * bands.sample_rate:
+        least = int(np.ceil(2.0 * bands.sample_rate / narrowest))
+        raise ValueError(
+            f"a loop of {length} samples has bins {bands.sample_rate / length:.3g} Hz"
+            f" apart, and the narrowest band is {narrowest:.3g} Hz: give samples ="
+            f" {least} or more, or fewer bands"
+        )
+    first, magnitudes = band_magnitudes(bands, length, floor_db=floor_db)
+    turns = jax.random.uniform(key, magnitudes.shape, jnp.float32)
+    phases = np.asarray(turns) * np.float32(2.0 * np.pi)
+    energy = np.sum(np.square(magnitudes, dtype=np.float64), -1).max()
+    gain = _LOUDEST_RMS * length / np.sqrt(2.0 * energy)
+    frames = _aligned((hops, hop, bands.count), np.dtype(jnp.dtype(dtype)))
+    peak = 0.0
+    for i in range(0, bands.count, _TOGETHER):
+        some = slice(i, i + _TOGETHER)
+        noise = shaped_noise(
+            first[some], np.float32(gain) * magnitudes[some], phases[some], length
+        )
+        peak = max(peak, float(np.abs(noise).max())) if level == "peak" else peak
+        frames[..., some] = noise.reshape(-1, hops, hop).transpose(1, 2, 0)
+    if level == "peak":
+        frames *= np.asarray(1.0 / peak, frames.dtype)
+    return NoiseBank(
+        jnp.asarray(frames),
+        jnp.asarray(bands.center_hz, jnp.float32),
+        bands.sample_rate,
+    )
+
+
+def shaped_noise(
+    first: np.ndarray, magnitudes: np.ndarray, phases: np.ndarray, samples: int
+) -> np.ndarray:
+    """Periodic noise of given magnitudes and phases.
+
+        n[t] = 2 / L sum_k M[k] cos(2 pi k t / L + phase[k]),   0 < k < L / 2
+
+    Args:
+      first: [bands], number of the first bin of each.
+      magnitudes: [bands, width].
+      phases: [bands, width], radians.
+      samples: L.
+
+    Returns:
+      float32 [bands, samples], without a mean.
+    """
+    spectra = np.zeros((len(first), samples // 2 + 1), np.complex64)
+    some = (magnitudes * np.exp(1j * phases)).astype(np.complex64)
+    for row, start, values in zip(spectra, first, some, strict=True):
+        row[start : start + len(values)] = values
+    # Of the mean and of half the rate a phase would change the magnitude.
+    spectra[:, 0] = 0.0
+    if samples % 2 == 0:
+        spectra[:, -1] = 0.0
+    return scipy.fft.irfft(spectra, samples, workers=-1)
+
+
+def cut_into_hops(loops: np.ndarray, hop: int) -> np.ndarray:
+    """Loops as a `NoiseBank` holds them.
+
+    Args:
+      loops: [bands, samples], a whole number of hops.
+      hop: samples of a hop.
+
+    Returns:
+      [hops, hop, bands].
+
+    Raises:
+      ValueError: the hop does not divide the samples.
+    """
+    bands, samples = loops.shape
+    if samples % hop:
+        raise ValueError(f"loops of {samples} samples are no whole hops of {hop}")
+    return np.ascontiguousarray(loops.reshape(bands, -1, hop).transpose(1, 2, 0))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array at an address that JAX can take over without a copy."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
