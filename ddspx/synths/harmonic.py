@@ -14,10 +14,19 @@ import numpy as np
 from jax import lax
 
 from ddspx.synths.base import Core, Synth, make_synth
-from ddspx.synths.phase import Angles, advance, check_rates, start_phase
+from ddspx.synths.phase import (
+    Angles,
+    check_rates,
+    hop_starts,
+    sample_angles,
+    start_phase,
+)
 from ddspx.synths.scaling import exp_sigmoid
-from ddspx.synths.upsampling import Upsampling, between, crossfade
+from ddspx.synths.upsampling import Upsampling, between, crossfade, over_hops
 from ddspx.types import AnyArray, Rate
+
+# Harmonics a turn of the loops, measured: more spill registers or the cache.
+_FORWARD, _BACKWARD = 8, 5
 
 
 def harmonic(
@@ -58,6 +67,13 @@ def harmonic(
     def init_state(key):
         return start_phase()
 
+    def sound(frames, starts):
+        f0_hz, amplitudes = frames
+        angles = sample_angles(starts, f0_hz, sample_rate, hop)
+        frequency = between(lax.stop_gradient(f0_hz), ramp)
+        highest = highest_harmonic(frequency, sample_rate)
+        return sum_harmonics(weights, amplitudes, angles, highest)
+
     def process(phase, controls):
         f0_hz = jnp.asarray(controls["f0_hz"])
         distribution = jnp.asarray(controls["harmonic_distribution"])
@@ -67,10 +83,8 @@ def harmonic(
                 f" {distribution.shape}"
             )
         amplitudes = jnp.asarray(controls["amplitude"])[:, None] * distribution
-        angles, phase = advance(phase, f0_hz, sample_rate, hop)
-        frequency = between(lax.stop_gradient(f0_hz), ramp)
-        highest = highest_harmonic(frequency, sample_rate)
-        audio = sum_harmonics(weights, amplitudes, angles, highest)
+        starts, phase = hop_starts(phase, f0_hz, sample_rate, hop)
+        audio = over_hops(sound, (f0_hz, amplitudes), starts, hop)
         return phase, audio.reshape(-1)
 
     def to_controls(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -155,7 +169,7 @@ def sum_harmonics(
     Args:
       weights: [hop], share of the next frame.
       amplitudes: [n + 1, harmonics].
-      angles: [n, hop], from `ddspx.synths.phase.advance`.
+      angles: [n, hop], from `ddspx.synths.phase.sample_angles`.
       highest: [n, hop], number of the highest harmonic that is heard.
 
     Returns:
@@ -167,21 +181,25 @@ def sum_harmonics(
 
 @jax.custom_vjp
 def _sum(weights, amplitudes, angle, sign, highest):
-    count = amplitudes.shape[-1]
+    size, groups, amplitudes = _grouped(amplitudes, _FORWARD)
     now, change = amplitudes[:-1].T, jnp.diff(amplitudes, axis=0).T
+    # 2 cos(phase) less 2 or plus 2, whichever does not cancel.
     half = jnp.sin(0.5 * angle)
     bend = -4.0 * half * half * sign
 
     def step(i, carry):
         u, d = carry
-        k = count - i
-        a = now[k - 1][:, None] + weights[None] * change[k - 1][:, None]
-        a = jnp.where(k <= highest, a, 0.0)
-        d = a + bend * u + sign * d
-        return d + sign * u, d
+        first = (groups - 1 - i) * size
+        a, b = (lax.dynamic_slice_in_dim(x, first, size) for x in (now, change))
+        for j in reversed(range(size)):
+            each = a[j][:, None] + weights[None] * b[j][:, None]
+            each = jnp.where(first + j + 1 <= highest, each, 0.0)
+            d = each + bend * u + sign * d
+            u = d + sign * u
+        return u, d
 
     zero = jnp.zeros_like(angle)
-    u, _ = lax.fori_loop(0, count, step, (zero, zero))
+    u, _ = lax.fori_loop(0, groups, step, (zero, zero))
     return sign * jnp.sin(angle) * u
 
 
@@ -193,22 +211,32 @@ def _sum_forward(weights, amplitudes, angle, sign, highest):
 def _sum_backward(kept, cotangent):
     weights, amplitudes, angle, sign, highest = kept
     count = amplitudes.shape[-1]
+    size, groups, amplitudes = _grouped(amplitudes, _BACKWARD)
     now, change = amplitudes[:-1].T, jnp.diff(amplitudes, axis=0).T
     sine, cosine = sign * jnp.sin(angle), sign * jnp.cos(angle)
     taps = jnp.stack([1.0 - weights, weights], -1)
 
     def step(i, carry):
         s, c, found, slope = carry
-        k = i + 1
-        heard = k <= highest
-        a = now[i][:, None] + weights[None] * change[i][:, None]
-        slope = slope + jnp.where(heard, a * k * c, 0.0)
-        found = found.at[i].set(jnp.where(heard, cotangent * s, 0.0) @ taps)
-        return s * cosine + c * sine, c * cosine - s * sine, found, slope
+        first = i * size
+        a, b = (lax.dynamic_slice_in_dim(x, first, size) for x in (now, change))
+        seen = []
+        for j in range(size):
+            number = first + j + 1
+            heard = number <= highest
+            each = a[j][:, None] + weights[None] * b[j][:, None]
+            slope = slope + jnp.where(heard, each * number * c, 0.0)
+            seen.append(jnp.where(heard, cotangent * s, 0.0))
+            s, c = s * cosine + c * sine, c * cosine - s * sine
+        # [size, n, hop] to the two frames of each hop.
+        pair = jnp.matmul(jnp.stack(seen), taps, precision="highest")
+        found = lax.dynamic_update_slice_in_dim(found, pair, first, 0)
+        return s, c, found, slope
 
-    found = jnp.zeros((count, *angle.shape[:1], 2), angle.dtype)
+    found = jnp.zeros((groups * size, angle.shape[0], 2), angle.dtype)
     carry = sine, cosine, found, jnp.zeros_like(angle)
-    _, _, found, slope = lax.fori_loop(0, count, step, carry)
+    _, _, found, slope = lax.fori_loop(0, groups, step, carry)
+    found = found[:count]
     to_amplitudes = jnp.pad(found[..., 0].T, ((0, 1), (0, 0)))
     to_amplitudes += jnp.pad(found[..., 1].T, ((1, 0), (0, 0)))
     zero = jnp.zeros_like(angle)
@@ -216,3 +244,15 @@ def _sum_backward(kept, cotangent):
 
 
 _sum.defvjp(_sum_forward, _sum_backward)
+
+
+def _grouped(amplitudes: jax.Array, most: int) -> tuple[int, int, jax.Array]:
+    """Harmonics in equal groups of that many or fewer, filled up with silent ones.
+
+    A loop over groups reads and writes its state once a group.
+    """
+    count = amplitudes.shape[-1]
+    groups = -(-count // most)
+    size = -(-count // groups)
+    silent = ((0, 0), (0, groups * size - count))
+    return size, groups, jnp.pad(amplitudes, silent)

@@ -73,88 +73,123 @@ def check_rates(sample_rate: Rate, hop: int) -> None:
         raise ValueError(f"hop is from 1 to 16384 samples, got {hop}")
 
 
-def advance(
-    phase: Phase, f0_hz: AnyArray, sample_rate: Rate, hop: int, *, lead: int = 1
-) -> tuple[Angles, Phase]:
-    """Phases of the samples between frames, and the phase to go on with.
+class HopStarts(NamedTuple):
+    """Phases where hops start.
 
-        phase[m, tau] = phase + 2 pi / sample_rate sum_{s < t + lead} f[s],
-        t = m hop + tau,  f[m, tau] = f[m] + (f[m + 1] - f[m]) tau / hop
+    Attributes:
+      words: [n, 2] uint32.
+      moved: [n], zeros: what carries the gradient of the phase, radians.
+    """
 
-    Frequencies are taken at 2^-32 Hz and steps at some 2^-56 of a turn. Gradients are
-    those of the equation; none flows through the phase that goes in or out.
+    words: Phase
+    moved: jax.Array
+
+
+def hop_starts(
+    phase: Phase, f0_hz: AnyArray, sample_rate: Rate, hop: int
+) -> tuple[HopStarts, Phase]:
+    """Phases where the hops between frames start, and the phase to go on with.
+
+        phase[m] = phase + 2 pi / sample_rate sum_{s < m hop} f[s],
+        f[m hop + tau] = f[m] + (f[m + 1] - f[m]) tau / hop
+
+    In float32 frequencies are taken at 2^-32 Hz, and steps at 2^-56 of a turn or so.
+    Gradients are those of the equation; none flows through the phase that goes in or out.
 
     Args:
       phase: [2], from `start_phase` or the last call.
       f0_hz: [n + 1], Hz; held within 0 and half the sample rate.
       sample_rate: Hz, see `check_rates`.
       hop: samples from frame to frame.
-      lead: 1 where the first sample has moved already, 0 where it is at `phase`.
 
     Returns:
-      Angles [n, hop] in the dtype of f0_hz, and the phase [2].
+      Starts of n hops, and the phase [2].
     """
     f0_hz = jnp.clip(jnp.asarray(f0_hz), 0.0, 0.5 * sample_rate)
-    angle, sign, phase = _advance(sample_rate, hop, lead, phase, f0_hz)
-    return Angles(angle, sign), phase
+    words, moved, phase = _starts(sample_rate, hop, phase, f0_hz)
+    return HopStarts(words, moved), phase
+
+
+def sample_angles(
+    starts: HopStarts, f0_hz: AnyArray, sample_rate: Rate, hop: int, *, lead: int = 1
+) -> Angles:
+    """Phases of the samples of hops.
+
+        phase[m, tau] = phase[m] + 2 pi / sample_rate sum_{s < tau + lead} f[m, s],
+        f[m, tau] = f[m] + (f[m + 1] - f[m]) tau / hop
+
+    Args:
+      starts: of n hops, see `hop_starts`.
+      f0_hz: [n + 1], Hz, the same as there.
+      sample_rate: Hz.
+      hop: samples from frame to frame.
+      lead: 1 where the first sample has moved already, 0 where it is at the start.
+
+    Returns:
+      Angles [n, hop] in the dtype of f0_hz.
+    """
+    f0_hz = jnp.clip(jnp.asarray(f0_hz), 0.0, 0.5 * sample_rate)
+    return Angles(*_angles(sample_rate, hop, lead, *starts, f0_hz))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _starts(sample_rate, hop, phase, f0_hz):
+    high, low = _half_steps(f0_hz, sample_rate)
+    # A hop is hop + 1 half steps of f[m] and hop - 1 of f[m + 1].
+    now = _times((high[:-1], low[:-1]), np.uint32(hop + 1))
+    then = _times((high[1:], low[1:]), np.uint32(hop - 1))
+    ends = jnp.stack(_running(_plus(now, then), phase))
+    words = jnp.concatenate([phase[:, None], ends], 1)
+    return words[:, :-1].T, jnp.zeros_like(f0_hz[1:]), words[:, -1]
+
+
+@_starts.defjvp
+def _starts_jvp(sample_rate, hop, primals, tangents):
+    words, moved, after = _starts(sample_rate, hop, *primals)
+    rate = tangents[1] * (np.pi / sample_rate)
+    hops = (hop + 1) * rate[:-1] + (hop - 1) * rate[1:]
+    none = [np.zeros(np.shape(x), jax.dtypes.float0) for x in (words, after)]
+    return (words, moved, after), (none[0], jnp.cumsum(hops) - hops, none[1])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _advance(sample_rate, hop, lead, phase, f0_hz):
-    high, low = _half_steps(f0_hz, sample_rate)
-    ahead = np.uint32(hop + 1), np.uint32(hop - 1)
-    # A hop: (hop + 1) steps of half f[m] and (hop - 1) of half f[m + 1], turns.
-    hops = _plus(
-        _times((high[:-1], low[:-1]), ahead[0]), _times((high[1:], low[1:]), ahead[1])
-    )
-    ends = _running(hops, phase)
-    starts = [
-        jnp.concatenate([first[None], word[:-1]])
-        for first, word in zip(phase, ends, strict=True)
-    ]
-    tau = np.arange(hop, dtype=np.uint32)[None]
-    straight = _times((high[:-1, None], low[:-1, None]), 2 * (tau + np.uint32(lead)))
-    moved, rest = _plus((starts[0][:, None], starts[1][:, None]), straight)
-    # The bend of the change of frequency, tau (tau + 2 lead - 1) / hop half steps:
-    # whole ones as words, the rest is so little that floats will do.
-    change = _plus((high[1:], low[1:]), _minus((high[:-1], low[:-1])))
-    bend = np.arange(hop) * (np.arange(hop) + 2 * lead - 1)
-    count, part = (bend // hop).astype(np.uint32)[None], (bend % hop)[None] / hop
-    bent = _times((change[0][:, None], change[1][:, None]), count)
-    moved, rest = _plus((moved, rest), bent)
+def _angles(sample_rate, hop, lead, words, moved, f0_hz):
+    del moved  # zero
     dtype = f0_hz.dtype
+    high, low = (word[:, None] for word in _half_steps(f0_hz, sample_rate))
+    now, then = (high[:-1], low[:-1]), (high[1:], low[1:])
+    tau = np.arange(hop)[None]
+    steps = _times(now, (2 * (tau + lead)).astype(np.uint32))
+    high, low = _plus((words[:, :1], words[:, 1:]), steps)
+    # The change of frequency bends it by tau (tau + 2 lead - 1) / hop half steps: whole
+    # ones as words; the rest is so little that floats will do.
+    bend = tau * (tau + 2 * lead - 1)
+    bent = _times(_plus(then, _minus(now)), (bend // hop).astype(np.uint32))
+    high, low = _plus((high, low), bent)
     slope = (f0_hz[1:] - f0_hz[:-1]) * dtype.type(0.5 / sample_rate)
-    turns = slope[:, None] * jnp.asarray(part, dtype)
+    rest = slope[:, None] * jnp.asarray(bend % hop / hop, dtype)
     if dtype == jnp.float64:
-        moved = moved.astype(jnp.uint64) << np.uint64(32) | rest.astype(jnp.uint64)
+        turn = high.astype(jnp.uint64) << np.uint64(32) | low.astype(jnp.uint64)
         bits, signed = 64, jnp.int64
     else:
-        bits, signed = 32, jnp.int32
-    whole = moved.astype(signed) + (turns * 2.0**bits).astype(signed)
+        turn, bits, signed = high, 32, jnp.int32
+    turn = turn.astype(signed) + (rest * 2.0**bits).astype(signed)
     # Near a half turn the sign turns instead: what is left has a bit more in a float.
-    folded = (whole << 1) >> 1
+    folded = (turn << 1) >> 1
     angle = np.pi * 2.0 ** (1 - bits) * folded.astype(dtype)
-    sign = jnp.where(folded == whole, 1.0, -1.0).astype(dtype)
-    after = [
-        word[-1] if word.size else first
-        for first, word in zip(phase, ends, strict=True)
-    ]
-    return angle, sign, jnp.stack(after)
+    return angle, jnp.where(folded == turn, 1.0, -1.0).astype(dtype)
 
 
-@_advance.defjvp
-def _advance_jvp(sample_rate, hop, lead, primals, tangents):
-    out = _advance(sample_rate, hop, lead, *primals)
-    rate = tangents[1] * (2.0 * np.pi / sample_rate)
-    now, then = rate[:-1], rate[1:]
-    hops = 0.5 * ((hop + 1) * now + (hop - 1) * then)
-    before = jnp.cumsum(hops) - hops
-    tau = np.arange(hop, dtype=np.float64)
-    bend = jnp.asarray(tau * (tau + 2.0 * lead - 1.0) / (2 * hop), rate.dtype)[None]
-    straight = jnp.asarray(tau + lead, rate.dtype)[None]
-    moved = before[:, None] + now[:, None] * straight + (then - now)[:, None] * bend
-    none = np.zeros(np.shape(out[2]), jax.dtypes.float0)
-    return out, (moved, jnp.zeros_like(out[1]), none)
+@_angles.defjvp
+def _angles_jvp(sample_rate, hop, lead, primals, tangents):
+    angle, sign = _angles(sample_rate, hop, lead, *primals)
+    moved, rate = tangents[1], tangents[2] * (2.0 * np.pi / sample_rate)
+    tau = np.arange(hop)[None]
+    straight = jnp.asarray(tau + lead, rate.dtype)
+    bend = jnp.asarray(tau * (tau + 2 * lead - 1) / (2 * hop), rate.dtype)
+    now, change = rate[:-1, None], (rate[1:] - rate[:-1])[:, None]
+    angles = moved[:, None] + now * straight + change * bend
+    return (angle, sign), (angles, jnp.zeros_like(sign))
 
 
 def _half_steps(f0_hz: jax.Array, sample_rate: Rate) -> tuple[jax.Array, jax.Array]:
@@ -163,6 +198,9 @@ def _half_steps(f0_hz: jax.Array, sample_rate: Rate) -> tuple[jax.Array, jax.Arr
     A division in two digits: floats guess a digit, integers say what is left.
     """
     divisor = round(2 * sample_rate)
+    if f0_hz.dtype == jnp.float64:
+        both = (f0_hz * (2.0**64 / divisor)).astype(jnp.uint64)
+        return (both >> np.uint64(32)).astype(jnp.uint32), both.astype(jnp.uint32)
     whole = jnp.floor(f0_hz)
     # f 2^32 modulo 2^32, exact in a float.
     part = ((f0_hz - whole) * 2.0**32).astype(jnp.uint32)
