@@ -29,7 +29,7 @@ LEVELS = {
     "filterbank": 2,
     "features": 2,
     "constant_q": 2,
-    "pitch": 2,
+    "pitch": 3,
     "curves": 2,
     "losses": 3,
     "plotting": 3,
