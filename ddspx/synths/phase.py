@@ -93,8 +93,8 @@ def hop_starts(
         phase[m] = phase + 2 pi / sample_rate sum_{s < m hop} f[s],
         f[m hop + tau] = f[m] + (f[m + 1] - f[m]) tau / hop
 
-    In float32 frequencies are taken at 2^-32 Hz, and steps at 2^-56 of a turn or so.
-    Gradients are those of the equation; none flows through the phase that goes in or out.
+    In float32 frequencies are taken at 2^-32 Hz, steps at 2^-56 of a turn or so.
+    Gradients are those of the equation; none flows through the phase in or out.
 
     Args:
       phase: [2], from `start_phase` or the last call.
