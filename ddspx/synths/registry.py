@@ -1,7 +1,8 @@
 """Every synth of the project by name, made with a sample rate and a hop, nothing else.
 
-Sizes that factories ask for are of a middling kind here. Whoever is in this table is
-held to the conformance suite, tests/test_synths_conformance.py.
+Sizes that factories ask for are small here: sixteen harmonics, a handful of bins.
+Whoever is in this table is held to the conformance suite,
+tests/test_synths_conformance.py.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,12 @@ Factory = Callable[[Rate, int], Synth]
 
 
 def _harmonic_plus_noise(sample_rate: Rate, hop: int) -> Synth:
-    return mix(harmonic(sample_rate, hop, 60), filtered_noise(sample_rate, hop, 65))
+    return mix(harmonic(sample_rate, hop, 16), filtered_noise(sample_rate, hop, 33))
 
 
 SYNTHS: dict[str, Factory] = {
-    "harmonic": lambda rate, hop: harmonic(rate, hop, 60),
-    "filtered_noise": lambda rate, hop: filtered_noise(rate, hop, 65),
+    "harmonic": lambda rate, hop: harmonic(rate, hop, 16),
+    "filtered_noise": lambda rate, hop: filtered_noise(rate, hop, 33),
     "harmonic_plus_noise": _harmonic_plus_noise,
     "karplus_strong": karplus_strong,
 }
@@ -44,7 +45,7 @@ def make(name: str, sample_rate: Rate, hop: int) -> Synth:
         its factory refuses the rate or the hop.
 
     Example:
-      ``make("harmonic_plus_noise", 16000, 64).render(controls, key)``
+      ``make("harmonic_plus_noise", 11600, 64).render(controls, key)``
     """
     if name not in SYNTHS:
         close = get_close_matches(name.lower(), SYNTHS, n=3, cutoff=0.4)
