@@ -17,6 +17,7 @@ from ddspx.synths.base import Core, Synth, make_synth
 from ddspx.synths.phase import (
     Angles,
     check_rates,
+    held,
     hop_starts,
     sample_angles,
     start_phase,
@@ -47,11 +48,11 @@ def harmonic(
       upsampling: of amplitudes, see `ddspx.synths.upsampling.crossfade`.
 
     Returns:
-      A `Synth` with controls f0_hz [frames], amplitude [frames] and
-      harmonic_distribution [frames, harmonics]. ``to_controls`` reads outputs amplitude
-      [..., frames, 1] and harmonic_distribution [..., frames, harmonics], and f0_hz;
-      the distribution sums to 1 over what is below half the sample rate. The state of a
-      stream is the phase.
+      A `Synth` with controls f0_hz [frames], held within 0 and the sample rate,
+      amplitude [frames] and harmonic_distribution [frames, harmonics]. ``to_controls``
+      reads outputs amplitude [..., frames, 1] and harmonic_distribution [..., frames,
+      harmonics], and f0_hz; the distribution sums to 1 over what is below half the
+      sample rate. The state of a stream is the phase.
 
     Raises:
       ValueError: there is no harmonic, or rate or hop are out of range.
@@ -75,7 +76,7 @@ def harmonic(
         return sum_harmonics(weights, amplitudes, angles, highest)
 
     def process(phase, controls):
-        f0_hz = jnp.asarray(controls["f0_hz"])
+        f0_hz = held(controls["f0_hz"], sample_rate)
         distribution = jnp.asarray(controls["harmonic_distribution"])
         if distribution.ndim != 2 or distribution.shape[-1] != harmonics:
             raise ValueError(

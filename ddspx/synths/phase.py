@@ -62,12 +62,12 @@ def check_rates(sample_rate: Rate, hop: int) -> None:
     """Refuses what the phase cannot be exact for.
 
     Raises:
-      ValueError: the sample rate is no multiple of 0.5 Hz up to 4 MHz, or the hop is
+      ValueError: the sample rate is no multiple of 0.5 Hz up to 1 MHz, or the hop is
         not from 1 to 16384 samples.
     """
-    if not 0 < sample_rate < 2**22 or 2 * sample_rate % 1:
+    if not 0 < sample_rate <= 1e6 or 2 * sample_rate % 1:
         raise ValueError(
-            f"the sample rate is a multiple of 0.5 Hz up to 4 MHz, got {sample_rate}"
+            f"the sample rate is a multiple of 0.5 Hz up to 1 MHz, got {sample_rate}"
         )
     if not 1 <= hop <= 2**14:
         raise ValueError(f"hop is from 1 to 16384 samples, got {hop}")
@@ -85,6 +85,21 @@ class HopStarts(NamedTuple):
     moved: jax.Array
 
 
+def held(frequency_hz: AnyArray, sample_rate: Rate) -> jax.Array:
+    """Frequencies held within 0 and the sample rate, where phases are exact.
+
+    From half of it a sine is not heard, but how a frequency comes down from there is.
+
+    Args:
+      frequency_hz: any shape, Hz.
+      sample_rate: Hz.
+
+    Returns:
+      Hz, same shape.
+    """
+    return jnp.clip(jnp.asarray(frequency_hz), 0.0, sample_rate)
+
+
 def hop_starts(
     phase: Phase, f0_hz: AnyArray, sample_rate: Rate, hop: int
 ) -> tuple[HopStarts, Phase]:
@@ -98,15 +113,14 @@ def hop_starts(
 
     Args:
       phase: [2], from `start_phase` or the last call.
-      f0_hz: [n + 1], Hz; held within 0 and half the sample rate.
+      f0_hz: [n + 1], Hz, from `held`.
       sample_rate: Hz, see `check_rates`.
       hop: samples from frame to frame.
 
     Returns:
       Starts of n hops, and the phase [2].
     """
-    f0_hz = jnp.clip(jnp.asarray(f0_hz), 0.0, 0.5 * sample_rate)
-    words, moved, phase = _starts(sample_rate, hop, phase, f0_hz)
+    words, moved, phase = _starts(sample_rate, hop, phase, jnp.asarray(f0_hz))
     return HopStarts(words, moved), phase
 
 
@@ -128,8 +142,7 @@ def sample_angles(
     Returns:
       Angles [n, hop] in the dtype of f0_hz.
     """
-    f0_hz = jnp.clip(jnp.asarray(f0_hz), 0.0, 0.5 * sample_rate)
-    return Angles(*_angles(sample_rate, hop, lead, *starts, f0_hz))
+    return Angles(*_angles(sample_rate, hop, lead, *starts, jnp.asarray(f0_hz)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -177,6 +190,8 @@ def _angles(sample_rate, hop, lead, words, moved, f0_hz):
     # Near a half turn the sign turns instead: what is left has a bit more in a float.
     folded = (turn << 1) >> 1
     angle = np.pi * 2.0 ** (1 - bits) * folded.astype(dtype)
+    # Whole numbers forget that a frequency was none: NaN stays NaN.
+    angle = angle + 0.0 * rest
     return angle, jnp.where(folded == turn, 1.0, -1.0).astype(dtype)
 
 
