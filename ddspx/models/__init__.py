@@ -1,0 +1,1 @@
+"""Networks as pure functions: the only modules that know flax."""

@@ -1,0 +1,1 @@
+"""Models as training tasks, and trained ones at work."""

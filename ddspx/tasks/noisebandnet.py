@@ -1,0 +1,508 @@
+"""NoiseBandNet as a training task: textures driven by control curves.
+
+    curves -> network -> outputs -> synth.to_controls -> controls -> synth.render
+
+What the synth is, the configuration says: noise bands, filtered noise behind the same
+network (what it is compared with), harmonics, or harmonics and noise bands. Batches are
+dictionaries of ``audio`` [batch, time], each curve [batch, frames] in physical units.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ddspx import plotting
+from ddspx.data.dataset import batches
+from ddspx.data.manifest import Clip
+from ddspx.data.split import select
+from ddspx.features import a_weighted_loudness_db, rms_db, spectral_centroid_hz
+from ddspx.filterbank import NoiseBank
+from ddspx.losses import StftRecipe, spectral_distance
+from ddspx.models.noisebandnet import Network, NetworkConfig, make_network
+from ddspx.synths.base import Synth
+from ddspx.tasks.texture_controls import ControlsConfig, normalize, statistics
+from ddspx.tasks.texture_sounds import (
+    CropsConfig,
+    Sound,
+    crops,
+    load_sounds,
+    split_in_time,
+    windows,
+)
+from ddspx.tasks.texture_synths import (
+    SourceConfig,
+    make_bank,
+    make_source,
+    render_sounds,
+)
+from ddspx.training.configuration import FitConfig
+from ddspx.training.fit import fit
+from ddspx.training.optimizer import OptimizerConfig, apply_gradients, make_optimizer
+from ddspx.training.parallel import by_row, on_every_device, replicate
+from ddspx.training.task import Sounds, Task, TrainState, create_state
+from ddspx.types import Rate, Signal
+
+# What tracking is measured with, whatever a model's own controls: long enough for the
+# level of noise to be that of its spectrum.
+TRACKING_MS = 46.0
+_LOWEST_HZ = 20.0
+_SILENT_DB = -80.0
+# Between which the level of the start is looked for, and how finely.
+_SHIFTS, _HALVINGS = (-12.0, 12.0), 12
+
+
+@dataclass(frozen=True)
+class SpectralLossConfig:
+    """The multi-resolution STFT loss.
+
+    Attributes:
+      fft_sizes: samples at 44.1 kHz, scaled to the powers of two that are nearest at
+        other rates; hops are a quarter.
+      convergence: weight of the spectral convergence.
+      log_magnitude: weight of the logarithmic term.
+    """
+
+    fft_sizes: tuple[int, ...] = (8192, 4096, 2048, 1024, 512, 128, 32)
+    convergence: float = 1.0
+    log_magnitude: float = 1.0
+
+    def recipe(self, sample_rate: int) -> StftRecipe:
+        """What is compared at a sample rate."""
+        octaves = np.log2(np.array(self.fft_sizes) * (sample_rate / 44100))
+        sizes = {2 ** max(4, round(float(o))) for o in octaves}
+        sizes = tuple(sorted(sizes, reverse=True))
+        return StftRecipe(
+            fft_sizes=sizes,
+            hop_sizes=tuple(size // 4 for size in sizes),
+            window_lengths=sizes,
+            weights={
+                "stft/spectral_convergence": self.convergence,
+                "stft/log_magnitude": self.log_magnitude,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class NoiseBandRunConfig:
+    """A training run of a texture model.
+
+    Attributes:
+      source: the synth.
+      network: what drives it.
+      controls: the curves.
+      crops: what it is shown.
+      start: of the outputs' biases: ``"plain"``, as drawn, which for many noise bands
+        is far too loud and for filtered noise nearly silent; ``"level"``, shifted
+        together until the sound is as loud as the recordings.
+      loss: what is minimised.
+      optimizer: how.
+      fit: how long, how often.
+    """
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    controls: ControlsConfig = field(default_factory=ControlsConfig)
+    crops: CropsConfig = field(default_factory=CropsConfig)
+    start: Literal["plain", "level"] = "plain"
+    loss: SpectralLossConfig = field(default_factory=SpectralLossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def __post_init__(self):
+        if self.source.harmonic and "f0_hz" not in self.controls.names:
+            raise ValueError(
+                f"source {self.source.kind!r} needs the control f0_hz among"
+                f" {self.controls.names}"
+            )
+        longest = max(self.loss.recipe(self.source.sample_rate).fft_sizes)
+        if longest > self.frames * self.source.hop:
+            raise ValueError(
+                f"crops of {self.crops.seconds} s are shorter than the longest FFT of"
+                f" the loss, {longest} samples; lengthen the crops or leave it out"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Frames of a crop."""
+        samples = round(self.crops.seconds * self.source.sample_rate)
+        return max(-(-samples // self.source.hop), 1)
+
+
+class Model(NamedTuple):
+    """Network and synth, and how they follow each other.
+
+    Attributes:
+      network: of the configuration.
+      synth: of the configuration; it holds the bank, which a compiled function should
+        get as an argument.
+      bank: loops of noise, or None where the synth needs none.
+      drive: ``(params, stored, curves[..., frames] by name) -> controls`` of the synth.
+      render: ``(params, extra, curves[batch, frames] by name, key, bank) ->
+        audio[batch, time]`` at the level of training.
+    """
+
+    network: Network
+    synth: Synth
+    bank: NoiseBank | None
+    drive: Any
+    render: Any
+
+
+def make_model(config: NoiseBandRunConfig) -> Model:
+    """The model of a configuration.
+
+    Args:
+      config: of the run.
+
+    Returns:
+      A `Model`.
+    """
+    bank = make_bank(config.source)
+    synth = make_source(config.source, bank)
+    names = config.controls.names
+    network = make_network(config.network, len(names), synth.sizes)
+
+    def drive(params, stored, curves):
+        outputs, _ = network.apply(params, normalize(names, stored, curves))
+        if config.source.harmonic:
+            outputs["f0_hz"] = jnp.asarray(curves["f0_hz"])
+        return synth.to_controls(outputs)
+
+    def render(params, extra, curves, key, bank):
+        controls = drive(params, extra["controls"], curves)
+        return render_sounds(config.source, bank, controls, key)
+
+    return Model(network, synth, bank, drive, render)
+
+
+class Training(NamedTuple):
+    """What a run trains on and is judged by.
+
+    Attributes:
+      training: sounds.
+      held_out: sounds.
+      extra: of the train state: ``controls``, statistics of the curves, and ``gain``
+        that brings the sounds to the level of training.
+    """
+
+    training: tuple[Sound, ...]
+    held_out: tuple[Sound, ...]
+    extra: dict[str, Any]
+
+
+def prepare(
+    config: NoiseBandRunConfig, training: Sequence[Sound], held_out: Sequence[Sound]
+) -> Training:
+    """Takes the statistics and the level of the training sounds.
+
+    Args:
+      config: of the run.
+      training: sounds.
+      held_out: sounds.
+
+    Returns:
+      `Training`.
+
+    Raises:
+      ValueError: the training sounds are silent.
+    """
+    peak = max(float(np.abs(sound.audio).max()) for sound in training)
+    if not peak > 0:
+        raise ValueError("the training sounds are silent; give others")
+    level = config.crops.peak_db
+    gain = 1.0 if level is None else 10.0 ** (level / 20.0) / peak
+    stored = statistics(config.controls, [sound.curves for sound in training])
+    extra = {"controls": stored, "gain": np.float32(gain)}
+    return Training(tuple(training), tuple(held_out), extra)
+
+
+def tracking(
+    prediction: Signal, target: Signal, sample_rate: Rate
+) -> dict[str, jax.Array]:
+    """How far loudness and centroid of a sound are from those of another.
+
+    Frames of `TRACKING_MS`, a quarter apart; mean absolute differences. The centroid
+    counts where the target is above -60 dB of its own loudest frame.
+
+    Args:
+      prediction: [..., time].
+      target: [..., time].
+      sample_rate: Hz.
+
+    Returns:
+      ``loudness_error_db`` and ``centroid_error_octaves``, each [...].
+    """
+    size = 2 ** round(float(np.log2(1e-3 * TRACKING_MS * sample_rate)))
+    hop = size // 4
+
+    def measured(audio):
+        loudness = a_weighted_loudness_db(
+            audio, sample_rate, fft_size=size, hop_length=hop, floor_db=_SILENT_DB
+        )
+        centroid = spectral_centroid_hz(
+            audio, sample_rate, fft_size=size, hop_length=hop
+        )
+        return loudness, jnp.log2(jnp.maximum(centroid, _LOWEST_HZ))
+
+    (level, place), (wanted_level, wanted_place) = (
+        measured(prediction),
+        measured(target),
+    )
+    heard = wanted_level > jnp.max(wanted_level, -1, keepdims=True) - 60.0
+    heard &= wanted_level > _SILENT_DB
+    off = jnp.where(heard, jnp.abs(place - wanted_place), 0.0)
+    return {
+        "loudness_error_db": jnp.mean(jnp.abs(level - wanted_level), -1),
+        "centroid_error_octaves": jnp.sum(off, -1) / jnp.maximum(jnp.sum(heard, -1), 1),
+    }
+
+
+def noisebandnet_task(
+    config: NoiseBandRunConfig,
+    extra: Mapping[str, Any],
+    mesh: Mesh | None = None,
+    *,
+    model: Model | None = None,
+    start: Mapping[str, Any] | None = None,
+) -> Task:
+    """The task of training a texture model.
+
+    Args:
+      config: of the run.
+      extra: see `Training`.
+      mesh: devices that share the batch; None for one.
+      model: of the configuration; made when None.
+      start: batch of training sounds whose level the untrained model is brought to;
+        None leaves it as drawn.
+
+    Returns:
+      A `Task`. Its evaluation draws the same noise each time: ``loss`` with its terms,
+      and `tracking`.
+    """
+    made = make_model(config) if model is None else model
+    optimizer = make_optimizer(config.optimizer)
+    rate = config.source.sample_rate
+    recipe = config.loss.recipe(rate)
+
+    def init(key):
+        init_key, run_key = jax.random.split(key)
+        params = jax.jit(made.network.init)(init_key)
+        stored = jax.tree.map(jnp.asarray, dict(extra))
+        if start is not None:
+            params = at_level(config, made, params, stored, start)
+        return create_state(params, optimizer.init(params), run_key, stored)
+
+    def judged(params, extra, batch, key, bank):
+        curves = {name: batch[name] for name in config.controls.names}
+        sound = made.render(params, extra, curves, key, bank)
+        target = batch["audio"] * extra["gain"]
+        loss, terms = spectral_distance(sound, target, recipe)
+        means = {name.split("/")[1]: jnp.mean(term) for name, term in terms.items()}
+        return jnp.mean(loss), (means, sound, target)
+
+    def step(state, batch, bank):
+        (loss, (terms, sound, _)), gradients = jax.value_and_grad(judged, has_aux=True)(
+            state.params, state.extra, batch, state.step_key(), bank
+        )
+        state, norms = apply_gradients(state, gradients, optimizer)
+        level = rms_db(sound.reshape(-1))
+        return state, {"loss": loss, **terms, "output_rms_db": level, **norms}
+
+    def evaluate(state, batch, bank):
+        key = jax.random.key(0)
+        loss, (terms, sound, target) = judged(
+            state.params, state.extra, batch, key, bank
+        )
+        errors = tracking(sound, target, rate)
+        return {"loss": loss, **terms, **{k: jnp.mean(v) for k, v in errors.items()}}
+
+    @jax.jit
+    def one(params, extra, curves, bank):
+        sound = made.render(params, extra, curves, jax.random.key(0), bank)
+        return sound / extra["gain"]
+
+    def show(state, batch):
+        curves = {name: jnp.asarray(batch[name][:1]) for name in config.controls.names}
+        sound = np.asarray(one(state.params, state.extra, curves, made.bank))
+        pairs = {
+            "recording": (np.asarray(batch["audio"][:1]), rate),
+            "model": (sound, rate),
+        }
+        return Sounds(
+            audio={f"example/{name}": pair for name, pair in pairs.items()},
+            images={
+                "example/spectra": plotting.pixels(plotting.compare_sounds(pairs)),
+                "example/curves": plotting.pixels(
+                    _curves_figure(config, {n: c[0] for n, c in curves.items()}, pairs)
+                ),
+            },
+        )
+
+    return Task(
+        init,
+        _compiled(step, made.bank, mesh, donate=True),
+        _compiled(evaluate, made.bank, mesh, donate=False),
+        show=show if mesh is None else None,
+    )
+
+
+def _compiled(function, bank, mesh, *, donate):
+    """``function(state, batch, bank)`` as one of state and batch; rows on devices."""
+    donated = (0,) if donate else ()
+    if mesh is None:
+        compiled = jax.jit(function, donate_argnums=donated)
+    else:
+        whole = on_every_device(mesh)
+        compiled = jax.jit(
+            function,
+            in_shardings=(whole, by_row(mesh), whole),
+            out_shardings=whole,
+            donate_argnums=donated,
+        )
+        bank = replicate(bank, mesh)
+    # As an argument: a constant of its size would be compiled, and copied.
+    return lambda state, batch: compiled(state, batch, bank)
+
+
+def at_level(
+    config: NoiseBandRunConfig,
+    model: Model,
+    params: Any,
+    extra: Mapping[str, Any],
+    batch: Mapping[str, Any],
+) -> Any:
+    """Shifts the biases of all outputs until the sound is as loud as recordings are.
+
+    Args:
+      config: of the run.
+      model: of the run.
+      params: of the network.
+      extra: see `Training`.
+      batch: of training sounds.
+
+    Returns:
+      ``params`` with another bias of the last layer.
+    """
+    curves = {name: jnp.asarray(batch[name]) for name in config.controls.names}
+    wanted = rms_db(jnp.asarray(batch["audio"]).reshape(-1) * extra["gain"])
+
+    def shifted(shift):
+        output = {**params["output"], "bias": params["output"]["bias"] + shift}
+        return {**params, "output": output}
+
+    @jax.jit
+    def level(shift, bank):
+        key = jax.random.key(0)
+        sound = model.render(shifted(shift), extra, curves, key, bank)
+        return rms_db(sound.reshape(-1))
+
+    low, high = _SHIFTS
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (
+            (middle, high) if level(middle, model.bank) < wanted else (low, middle)
+        )
+    return shifted(0.5 * (low + high))
+
+
+def _curves_figure(config, curves, pairs):
+    """The curves that drive, above the loudness of what came of them."""
+    hop_s = config.source.hop / config.source.sample_rate
+    series = {}
+    for name, curve in curves.items():
+        values = np.asarray(curve)
+        low, high = float(values.min()), float(values.max())
+        label = f"{name}, {low:.4g} to {high:.4g}"
+        series[label] = (
+            (np.arange(len(values)) * hop_s).tolist(),
+            ((values - low) / max(high - low, 1e-9)).tolist(),
+        )
+    return plotting.curves(
+        series, x_label="time / s", y_label="share of the curve's range"
+    )
+
+
+def train_noisebandnet(
+    config: NoiseBandRunConfig,
+    run_folder: str | Path,
+    clips: Sequence[Clip],
+    *,
+    mesh: Mesh | None = None,
+) -> TrainState:
+    """Trains a texture model, or resumes its run.
+
+    Args:
+      config: of the run.
+      run_folder: its folder; measured curves are kept beside it, in
+        ``texture_curves``.
+      clips: recordings. Those of the split valid judge the model; where there is none,
+        the end of every recording does (``crops.held_out``).
+      mesh: devices that share the batch; None for one.
+
+    Returns:
+      The last state.
+
+    Raises:
+      ManifestError: there is nothing to train on.
+      CheckpointError: see `ddspx.training.fit.fit`.
+    """
+    cache = Path(run_folder).parent / "texture_curves"
+    model = make_model(config)
+    known, held_out = _parted(config, model.synth, clips, cache)
+    prepared = prepare(config, known, held_out)
+    hop, rows = config.source.hop, config.crops.batch_size
+    begin = first_batch(config, known)
+    task = noisebandnet_task(config, prepared.extra, mesh, model=model, start=begin)
+    with task:
+        return fit(
+            task,
+            batches(crops(known, config.crops, config.frames, hop), rows),
+            config.fit,
+            run_folder,
+            evaluation=windows(held_out, config.frames, hop, rows),
+            run_config=config,
+            file_names=[sound.name for sound in known],
+            mesh=mesh,
+        )
+
+
+def first_batch(
+    config: NoiseBandRunConfig, sounds: Sequence[Sound]
+) -> dict[str, np.ndarray] | None:
+    """What `noisebandnet_task` takes its level from, where the configuration asks.
+
+    Args:
+      config: of the run.
+      sounds: that it is trained on.
+
+    Returns:
+      The first crops of training, or None.
+    """
+    if config.start == "plain":
+        return None
+    hop, rows = config.source.hop, config.crops.batch_size
+    return batches(crops(sounds, config.crops, config.frames, hop), rows)[0]
+
+
+def _parted(config, synth, clips, cache):
+    """Sounds to train on, and sounds to judge by."""
+
+    def sounds(split):
+        return load_sounds(
+            select(clips, split),
+            config.controls,
+            config.source.sample_rate,
+            config.source.hop,
+            frame_at=synth.core.frame_at,
+            cache=cache,
+        )
+
+    if any(clip.split == "valid" for clip in clips):
+        return sounds("train"), sounds("valid")
+    return split_in_time(sounds("train"), config.crops.held_out, config.source.hop)

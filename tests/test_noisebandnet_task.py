@@ -1,0 +1,161 @@
+"""Texture models: training from recordings, exact resumption, back from a run folder."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ddspx import audio
+from ddspx.data.manifest import load_collection
+from ddspx.data.split import assign_splits
+from ddspx.tasks.noisebandnet import (
+    NoiseBandRunConfig,
+    SpectralLossConfig,
+    make_model,
+    tracking,
+    train_noisebandnet,
+)
+from ddspx.training.checkpoint import restore_params
+from ddspx.training.configuration import load_preset
+from ddspx.training.logging import read_scalars
+
+PRESETS = Path(__file__).parents[1] / "configs/noisebandnet"
+SMOKE = load_preset(PRESETS / "smoke.yaml", NoiseBandRunConfig)
+RATE = SMOKE.source.sample_rate
+change = dataclasses.replace
+
+
+def quick(config, steps, **fit):
+    return change(config, fit=change(config.fit, steps=steps, quiet=True, **fit))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Two recordings of a folder: noise whose level and colour move."""
+    folder = tmp_path_factory.mktemp("sounds") / "wind"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        noise = rng.standard_normal(2 * RATE)
+        dull = np.convolve(noise, np.ones(8) / 8.0, "same")
+        swell = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(2 * RATE) / RATE * (1 + k))
+        sound = 0.2 * (0.05 + swell) * (swell * noise + (1 - swell) * dull)
+        audio.save(folder / f"{k}.wav", sound[None].astype(np.float32), RATE)
+    return assign_splits(load_collection(folder).clips)
+
+
+@pytest.fixture(scope="module")
+def run(clips, tmp_path_factory):
+    """Four steps without a break."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    state = train_noisebandnet(quick(SMOKE, 4), folder, clips)
+    return folder, state
+
+
+def test_training_writes_curves_sounds_and_pictures(run):
+    folder, state = run
+    assert int(state.step) == 4
+    scalars = read_scalars(folder / "logs")
+    for tag in ("train/loss", "evaluation/loss", "evaluation/loudness_error_db"):
+        assert np.isfinite([value for _, value in scalars[tag]]).all()
+    events = (folder / "logs" / "events.out.tfevents.0000000001.run").read_bytes()
+    for tag in (b"example/recording", b"example/model", b"example/spectra"):
+        assert tag in events
+    assert b"example/curves" in events
+
+
+def test_a_resumed_run_has_the_bits_of_the_unbroken_one(run, clips, tmp_path):
+    _, whole = run
+    train_noisebandnet(quick(SMOKE, 2), tmp_path / "broken", clips)
+    resumed = train_noisebandnet(quick(SMOKE, 4), tmp_path / "broken", clips)
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, resumed.extra, whole.extra)
+
+
+def test_statistics_stand_in_the_checkpoint(run):
+    folder, state = run
+    stored = restore_params(folder, ("extra", "controls"), which="last")
+    assert set(stored) == set(SMOKE.controls.names)
+    jax.tree.map(np.testing.assert_array_equal, stored, state.extra["controls"])
+
+
+def test_the_end_of_recordings_judges_where_no_split_is_valid(clips, tmp_path):
+    alone = tuple(change(clip, split="train") for clip in clips)
+    state = train_noisebandnet(quick(SMOKE, 1), tmp_path / "run", alone)
+    assert int(state.step) == 1
+    assert "evaluation/loss" in read_scalars(tmp_path / "run" / "logs")
+
+
+def test_the_loss_has_the_sizes_of_the_paper_at_its_rate_and_their_like_elsewhere():
+    sizes = (8192, 4096, 2048, 1024, 512, 128, 32)
+    recipe = SpectralLossConfig().recipe(44100)
+    assert recipe.fft_sizes == sizes
+    assert recipe.hop_sizes == tuple(size // 4 for size in sizes)
+    assert SpectralLossConfig().recipe(48000).fft_sizes == sizes
+    assert SpectralLossConfig().recipe(22050).fft_sizes == (
+        4096, 2048, 1024, 512, 256, 64, 16,
+    )  # fmt: skip
+
+
+def test_tracking_is_of_level_and_place(clips):
+    sound = audio.load(clips[0].file).samples[0]
+    same = tracking(sound, sound, RATE)
+    assert float(same["loudness_error_db"]) == 0.0
+    assert float(same["centroid_error_octaves"]) == 0.0
+    half = tracking(0.5 * sound, sound, RATE)
+    np.testing.assert_allclose(half["loudness_error_db"], 6.02, atol=0.05)
+    assert float(half["centroid_error_octaves"]) < 1e-4
+
+
+def test_what_does_not_fit_together_is_refused():
+    with pytest.raises(ValueError, match="needs the control f0_hz"):
+        change(SMOKE, source=change(SMOKE.source, kind="harmonic_bands"))
+    with pytest.raises(ValueError, match="shorter than the longest FFT"):
+        change(SMOKE, crops=change(SMOKE.crops, seconds=0.02))
+
+
+@pytest.mark.parametrize("kind", ["filtered_noise", "harmonic_bands"])
+def test_other_synths_train_behind_the_same_network(kind, clips, tmp_path):
+    names = SMOKE.controls.names
+    if kind == "harmonic_bands":
+        names = (*names, "f0_hz", "confidence")
+    config = change(
+        SMOKE,
+        source=change(SMOKE.source, kind=kind, bins=9, harmonics=4),
+        controls=change(SMOKE.controls, names=names),
+    )
+    state = train_noisebandnet(quick(config, 1), tmp_path / kind, clips)
+    assert int(state.step) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paper", "laptop", "laptop_fast", "harmonic"])
+def test_presets_train(name, clips, tmp_path):
+    config = load_preset(PRESETS / f"{name}.yaml", NoiseBandRunConfig)
+    # The sizes of the network and of crops are kept; fewer bands, one crop a step.
+    config = change(
+        config,
+        source=change(config.source, bands=32, loop=4096),
+        crops=change(config.crops, batch_size=1),
+        fit=change(config.fit, log_every=1, evaluate_every=2, save_every=2),
+    )
+    state = train_noisebandnet(quick(config, 2), tmp_path / name, clips)
+    assert int(state.step) == 2
+
+
+def test_a_model_is_the_same_for_one_sound_as_for_many(run):
+    _, state = run
+    model = make_model(SMOKE)
+    curves = {
+        "loudness_db": np.linspace(-60.0, -20.0, 24, dtype=np.float32),
+        "centroid_hz": np.full(24, 900.0, np.float32),
+    }
+    many = {name: np.stack([c, c[::-1]]) for name, c in curves.items()}
+    stored = state.extra["controls"]
+    one = model.drive(state.params, stored, curves)
+    two = model.drive(state.params, stored, many)
+    np.testing.assert_allclose(
+        one["band_amplitudes"], two["band_amplitudes"][0], rtol=1e-5, atol=1e-7
+    )
