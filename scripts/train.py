@@ -21,12 +21,24 @@
     python scripts/train.py vae RUN --config configs/vae/digits.yaml
         [--data MANIFEST_OR_FOLDER] [--objective.tau 20] [...]
 
+    python scripts/train.py ddsp RUN --config configs/ddspx/solo_violin.yaml
+        [--data MANIFEST_OR_FOLDER] [...]
+
+    python scripts/train.py noisebandnet RUN --config configs/noisebandnet/laptop.yaml
+        [--data MANIFEST_OR_FOLDER] [...]
+
+    python scripts/train.py --config configs/ddspx/solo_violin.yaml --data.path DIR
+
 Tasks: proxy (a learned differentiable stand-in of an effect), controller (predicts an
 effect's settings from input and reference), encoder (of sounds, for the settings of
 many effects), latents (the encoder of a controller, on the codes of an encoder of
 sounds), decoder (from latents to the controls of one effect), tune (a decoder, by the
-sound of its settings), vae (a beta-VAE of spectrograms). RUN is the folder to write;
-`tensorboard --logdir RUN` shows curves, sounds and pictures.
+sound of its settings), vae (a beta-VAE of spectrograms), ddsp (an instrument of
+harmonics and noise, played by f0 and loudness), noisebandnet (textures of noise bands,
+played by curves). RUN is the folder to write; `tensorboard --logdir RUN` shows curves,
+sounds and pictures.
+The task may be left out where the preset says it (``task:``, or by its folder), and
+then RUN too, which is runs/PRESET. --data.path is another name of --data.
 Without --data the practice corpus is rendered into a folder beside RUN. --only PATTERN
 takes the recordings whose path matches, such as 'digits/*'.
 Bad input: one line, exit code 2.
@@ -45,7 +57,14 @@ from jax.sharding import Mesh
 from ddspx.data.manifest import Clip, load_collection
 from ddspx.data.practice import render_practice_corpus
 from ddspx.data.split import assign_splits
-from ddspx.training.configuration import parse_command_line
+from ddspx.tasks.ddsp_autoencoder import train_ddsp
+from ddspx.tasks.ddsp_model import DdspRunConfig
+from ddspx.tasks.noisebandnet import NoiseBandRunConfig, train_noisebandnet
+from ddspx.training.configuration import (
+    ConfigurationError,
+    parse_command_line,
+    read_yaml,
+)
 from ddspx.training.fit import fit
 from ddspx.training.parallel import make_mesh
 from styletransfer import training, tuning
@@ -70,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(__doc__)
         return 0 if words else 2
     try:
+        words = _with_task(words)
         if words[0] not in TASKS:
             raise ValueError(
                 f"task {words[0]!r} unknown; there are: {', '.join(TASKS)}"
@@ -77,6 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
         if len(words) < 2 or words[1].startswith("-"):
             raise ValueError(f"name the run folder: train.py {words[0]} RUN")
         data, rest = _take(words[2:], "--data", "a path")
+        again, rest = _take(rest, "--data.path", "a path")
+        data = again if data is None else data
         only, rest = _take(rest, "--only", "a pattern")
         kind, train = TASKS[words[0]]
         config = parse_command_line(kind, rest, description=__doc__ or "")
@@ -141,7 +163,36 @@ TASKS: dict[str, tuple[Any, Callable[..., Any]]] = {
     "decoder": (DecoderRunConfig, training.train_decoder),
     "tune": (TuneRunConfig, tuning.tune_decoder),
     "vae": (VaeRunConfig, train_vae),
+    "ddsp": (DdspRunConfig, train_ddsp),
+    "noisebandnet": (NoiseBandRunConfig, train_noisebandnet),
 }
+# Folders of presets that are not called as their task.
+_FOLDERS = {"ddspx": "ddsp"}
+
+
+def _with_task(words: list[str]) -> list[str]:
+    """The words with task and run in front, where they leave it to the preset."""
+    if words[0] in TASKS:
+        return words
+    preset = _take(words, "--config", "a preset")[0]
+    if preset is None:
+        return words
+    task = _task_of(Path(preset))
+    if task is None:
+        return words
+    run = [] if not words[0].startswith("-") else [f"runs/{Path(preset).stem}"]
+    return [task, *run, *words]
+
+
+def _task_of(preset: Path) -> str | None:
+    """The task that a preset names, or that its folder is called."""
+    try:
+        named = read_yaml(preset.read_text(encoding="utf-8")).get("task")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{preset}: {error}") from None
+    folder = preset.resolve().parent.name
+    task = named or _FOLDERS.get(folder, folder)
+    return task if task in TASKS else None
 
 
 def _clips(data: Path | None, run_folder: Path, only: str | None) -> tuple[Clip, ...]:
