@@ -16,6 +16,7 @@ def best_path(
     log2_hz: jax.Array,
     probability: jax.Array,
     *,
+    evidence: float,
     octave_jump: float,
     most_jump: float,
     switch: float,
@@ -25,6 +26,8 @@ def best_path(
     Args:
       log2_hz: candidates [frames, candidates].
       probability: of each [frames, candidates]; the rest, up to 1, is that of unvoiced.
+      evidence: weight of a frame's probabilities: below 1 where neighbouring frames
+        share most of their sound.
       octave_jump: cost of a step of one octave from frame to frame.
       most_jump: most that a step can cost.
       switch: cost of beginning or ending a voiced stretch.
@@ -35,7 +38,7 @@ def best_path(
     count = log2_hz.shape[-1]
     voiced = -jnp.log(jnp.maximum(probability, _NEVER))
     silent = -jnp.log(jnp.maximum(1.0 - probability.sum(-1), _NEVER))
-    emission = jnp.concatenate([voiced, silent[:, None]], axis=-1)
+    emission = evidence * jnp.concatenate([voiced, silent[:, None]], axis=-1)
 
     def forward(carry, frame):
         total, before = carry

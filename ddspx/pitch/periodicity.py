@@ -18,7 +18,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float
 
-from ddspx.signal import window
+from ddspx.signal import PRECISE, window
 from ddspx.types import AnyArray
 
 Frames = Float[AnyArray, "frames time"]
@@ -59,6 +59,9 @@ def difference_function(frames: Frames, lags: int) -> tuple[Lags, jax.Array]:
     length = frames.shape[-1]
     weights, size = _window_products(length, lags)
     one = jnp.asarray(weights, frames.dtype)[None, :]
+    # An offset would repeat after any lag.
+    share = jnp.asarray(weights / weights.sum(), frames.dtype)
+    frames = frames - jnp.matmul(frames, share, precision=PRECISE)[:, None]
     tapered = jnp.fft.rfft(frames * one, size)
     squares = jnp.fft.rfft(frames * frames * one, size)
     spectrum = jnp.asarray(np.fft.rfft(weights, size), tapered.dtype)[None, :]

@@ -1,26 +1,62 @@
 """Audio to a continuous curve of f0, with confidence and voicing."""
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.signal
 from jax import lax
 
 from ddspx.cache import cached, content_key
-from ddspx.pitch.candidates import Candidates, find_candidates
+from ddspx.pitch.candidates import find_candidates
 from ddspx.pitch.path import best_path
 from ddspx.pitch.periodicity import cumulative_mean_normalised, difference_function
+from ddspx.signal import PRECISE, fft_convolve
 from ddspx.types import AnyArray, Rate, Signal
 
 Fill = Literal["interpolate", "hold"]
 
 # Frames analysed at once: enough to fill vector units, few enough for the cache.
 _CHUNK = 64
+# Lags in the shortest period, at least; above, samples are left out after the low-pass.
+_LAGS_A_PERIOD = 8
+# Share of the frame's power density that its middle has to carry.
+_LEAST_SHARE = 0.1
 _VERSION = 1
+
+
+class Prior(NamedTuple):
+    """What `track_f0` expects of pitches before it hears the sound.
+
+    Attributes:
+      candidates: dips of a frame that are kept.
+      dip_beta: b of the beta(2, b) distribution of thresholds, mean 2 / (2 + b), that
+        choose among the dips of a frame.
+      voicing_beta: b of those that decide whether there is a pitch: the greater, the
+        fewer frames are voiced.
+      octave_cost: depth that a dip at twice the lag must gain to be kept as early.
+      independent_s: frames so far apart count as independent evidence; closer ones
+        count less, so that results hardly depend on the hop.
+      octave_jump: cost of moving by an octave, in nats.
+      most_jump: most that a step between two frames costs, in nats.
+      switch: cost of beginning or ending a voiced stretch, in nats.
+    """
+
+    candidates: int = 8
+    dip_beta: float = 4.0
+    voicing_beta: float = 1.2
+    octave_cost: float = 0.02
+    independent_s: float = 0.01
+    octave_jump: float = 10.0
+    most_jump: float = 8.0
+    switch: float = 4.0
+
+
+DEFAULT_PRIOR = Prior()
 
 
 class Pitch(NamedTuple):
@@ -46,8 +82,7 @@ class Pitch(NamedTuple):
         "low_hz",
         "high_hz",
         "periods",
-        "candidates",
-        "beta",
+        "prior",
         "fill",
         "silence_db",
     ),
@@ -60,8 +95,7 @@ def track_f0(
     low_hz: float = 50.0,
     high_hz: float = 2000.0,
     periods: float = 3.0,
-    candidates: int = 8,
-    beta: float = 4.0,
+    prior: Prior = DEFAULT_PRIOR,
     fill: Fill = "interpolate",
     silence_db: float = -80.0,
 ) -> Pitch:
@@ -79,8 +113,7 @@ def track_f0(
       high_hz: greatest f0, at most a quarter of the rate.
       periods: length of a frame in periods of `low_hz`; longer frames bear more noise,
         shorter ones follow a faster pitch.
-      candidates: kept a frame.
-      beta: b of the beta(2, b) distribution of YIN's threshold.
+      prior: what is expected of pitches before the sound is heard.
       fill: unvoiced frames take f0 from the voiced ones around: ``"interpolate"`` on a
         line in log f0, held at the ends; ``"hold"`` that of the last voiced frame
         before. Where nothing is voiced f0 is the geometric mean of the limits.
@@ -108,50 +141,51 @@ def track_f0(
         )
     if fill not in ("interpolate", "hold"):
         raise ValueError(f"fill {fill!r}: use 'interpolate' or 'hold'")
-    first_lag = max(2, math.floor(sample_rate / high_hz) - 1)
-    lags = math.ceil(sample_rate / low_hz) + 3
-    length = 2 * math.ceil(0.5 * periods * sample_rate / low_hz)
+    design = _Design.of(sample_rate, low_hz, high_hz, periods)
     frames = -(-time // hop_length)
     signals = audio.reshape(-1, time)
-
-    def analyse(starts, padded):
-        pieces = padded[starts[:, None] + jnp.arange(length)[None, :]]
-        normalised, power = difference_function(pieces, lags)
-        dips = find_candidates(
-            normalised,
-            cumulative_mean_normalised(normalised),
-            first_lag,
-            count=candidates,
-            beta=beta,
-            octave_cost=0.02,
-        )
-        loud = power > 10.0 ** (silence_db / 10.0)
-        hz = sample_rate / dips.lag
-        inside = (hz >= low_hz) & (hz <= high_hz) & loud[:, None]
-        return Candidates(
-            jnp.log2(jnp.clip(hz, low_hz, high_hz)),
-            jnp.where(inside, dips.probability, 0.0),
-            jnp.where(inside, dips.periodicity, 0.0),
-        )
+    loud = 10.0 ** (silence_db / 10.0)
 
     def one(signal):
         chunk = min(_CHUNK, frames)
         chunks = -(-frames // chunk)
-        after = (chunks * chunk - 1) * hop_length + length - length // 2 - time
-        padded = jnp.pad(signal, (length // 2, max(0, after)))
-        starts = hop_length * jnp.arange(chunks * chunk).reshape(chunks, chunk)
-        found = lax.map(lambda s: analyse(s, padded), starts)
-        found = jax.tree.map(
-            lambda x: x.reshape(chunks * chunk, -1)[:frames], tuple(found)
-        )
+        reach = design.reach
+        span = (chunk - 1) * hop_length + 2 * reach + 1
+        after = (chunks * chunk - 1) * hop_length + reach + 1 - time
+        padded = jnp.pad(signal, (reach, max(0, after)))
+
+        def analyse(number):
+            piece = lax.dynamic_slice(padded, (number * chunk * hop_length,), (span,))
+            pieces = _frames(piece, chunk, hop_length, design)
+            normalised, power = difference_function(pieces, design.lags)
+            dips = find_candidates(
+                normalised,
+                cumulative_mean_normalised(normalised),
+                design.first_lag,
+                count=prior.candidates,
+                dip_beta=prior.dip_beta,
+                voicing_beta=prior.voicing_beta,
+                octave_cost=prior.octave_cost,
+            )
+            sounds = (power > loud) & _sounds_in_the_middle(pieces, power, design)
+            hz = design.rate / dips.lag
+            inside = (hz >= low_hz) & (hz <= high_hz) & (power > loud)[:, None]
+            return (
+                jnp.log2(jnp.clip(hz, low_hz, high_hz)),
+                jnp.where(inside & sounds[:, None], dips.probability, 0.0),
+                jnp.where(inside, dips.periodicity, 0.0),
+            )
+
+        found = lax.map(analyse, jnp.arange(chunks))
+        found = jax.tree.map(lambda x: x.reshape(chunks * chunk, -1)[:frames], found)
         log2_hz, probability, periodicity = found
-        seconds = hop_length / sample_rate
         state, voiced = best_path(
             log2_hz,
             probability,
-            octave_jump=0.5 / seconds * 0.1,
-            most_jump=8.0,
-            switch=4.0,
+            evidence=hop_length / sample_rate / prior.independent_s,
+            octave_jump=prior.octave_jump,
+            most_jump=prior.most_jump,
+            switch=prior.switch,
         )
         f0 = jnp.take_along_axis(log2_hz, state[:, None], axis=1)[:, 0]
         sure = jnp.take_along_axis(periodicity, state[:, None], axis=1)[:, 0]
@@ -162,6 +196,72 @@ def track_f0(
     f0_hz, confidence, voiced = lax.map(one, signals)
     shape = (*lead, frames)
     return Pitch(f0_hz.reshape(shape), confidence.reshape(shape), voiced.reshape(shape))
+
+
+class _Design(NamedTuple):
+    """Sizes that follow from rate and range: all in analysed samples but `reach`."""
+
+    step: int
+    rate: float
+    length: int
+    lags: int
+    first_lag: int
+    low_pass: tuple[float, ...]
+    reach: int
+
+    @classmethod
+    def of(cls, sample_rate: Rate, low_hz: float, high_hz: float, periods: float):
+        step = max(1, int(sample_rate // (_LAGS_A_PERIOD * high_hz)))
+        rate = sample_rate / step
+        length = 2 * math.ceil(0.5 * periods * rate / low_hz)
+        low_pass = _low_pass(sample_rate, high_hz)
+        return cls(
+            step,
+            rate,
+            length,
+            lags=math.ceil(rate / low_hz) + 3,
+            first_lag=max(2, math.floor(rate / high_hz) - 1),
+            low_pass=low_pass,
+            reach=step * length // 2 + len(low_pass) // 2,
+        )
+
+
+@lru_cache(maxsize=16)
+def _low_pass(sample_rate: Rate, high_hz: float) -> tuple[float, ...]:
+    """A symmetric FIR that passes the first two harmonics of the highest f0.
+
+    What lies above says little about the period, and in noise it hides it.
+    """
+    half = 0.5 * sample_rate
+    if 3.0 * high_hz >= half:
+        return (1.0,)
+    taps, beta = scipy.signal.kaiserord(60.0, high_hz / half)
+    taps += 1 - taps % 2
+    cutoff = 2.5 * high_hz / half
+    kaiser: Any = ("kaiser", beta)  # the stub of firwin knows names alone
+    return tuple(scipy.signal.firwin(taps, cutoff, window=kaiser))
+
+
+def _frames(piece: jax.Array, count: int, hop: int, design: _Design) -> jax.Array:
+    """Low-passed frames [count, length], every `step`-th sample, centred."""
+    taps = jnp.asarray(design.low_pass, piece.dtype)
+    if taps.shape[0] > 1:
+        piece = jnp.asarray(fft_convolve(piece, taps, "valid"))
+    starts = hop * jnp.arange(count)[:, None]
+    return piece[starts + design.step * jnp.arange(design.length)[None, :]]
+
+
+def _sounds_in_the_middle(pieces: jax.Array, power: jax.Array, design: _Design):
+    """Whether one longest period about the centre carries its share of the power.
+
+    Beside a note a frame still holds some of it: measured by its whole length it would
+    be voiced half a frame too early and too late.
+    """
+    width = min(design.length, design.lags)
+    start = (design.length - width) // 2
+    middle = pieces[:, start : start + width]
+    middle = jnp.einsum("ft,ft->f", middle, middle, precision=PRECISE) / width
+    return middle > _LEAST_SHARE * power
 
 
 def cached_f0(
