@@ -7,6 +7,11 @@ DEMO_OUT ?= demo_output
 JOBS ?= 2
 # More words for pytest, such as a file or -k.
 ARGS ?=
+# Most of the time of a test goes into compiling, so that the fast ones compile with
+# little optimisation; what is about optimised programs has a mark and runs as users
+# run it, like all that `make test-all` runs. 5: pytest found none in ARGS.
+QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)"
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: demo test test-all lint types bench constraints clean
 
@@ -22,10 +27,11 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py --out $(DEMO_OUT) --overwrite
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "optimized and not slow" $(ARGS) || [ $$? = 5 ]
+	$(QUICKLY) $(PYTEST) -m "not slow and not optimized" $(ARGS)
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

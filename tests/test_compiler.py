@@ -6,8 +6,10 @@ import compiler
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 
+@pytest.mark.optimized
 def test_sums_of_a_constant_times_a_signal_are_right(rng):
     """Wrong by 6 in jaxlib 0.10.2 for CPU, where its fusion is not switched off."""
     constant = rng.standard_normal((2, 2, 24000)).astype(np.float32)

@@ -53,6 +53,7 @@ def test_methods_agree_with_float64(time, rng):
         assert snr_db(found, expected) > least_db, method
 
 
+@pytest.mark.optimized
 def test_worst_cases_keep_their_precision():
     """130 dB for responses, 104 for FFT at any length, scipy's float32 for the rest."""
     rows = accuracy.equalizer_rows((512, 131072))

@@ -39,6 +39,7 @@ def dry():
     return np.float32(audio[:1, RATE : 2 * RATE])
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("method", EXACT)
 def test_autodiff_finds_hidden_settings_that_pedalboard_rendered(method, dry):
     with opened(TINY) as host:
