@@ -32,6 +32,8 @@ LEVELS = {
     "constant_q": 2,
     "pitch": 3,
     "curves": 2,
+    "notes": 3,
+    "timbre": 3,
     "losses": 3,
     "parameter_losses": 3,
     "plotting": 3,
