@@ -16,7 +16,7 @@ _SHORTEST = 128
 
 
 def kaiser_taps(
-    sample_rate: float, width_hz: np.ndarray, attenuation_db: float
+    sample_rate: Rate, width_hz: np.ndarray, attenuation_db: float
 ) -> np.ndarray:
     """Taps of filters with a transition of given width, odd numbers.
 
