@@ -54,6 +54,7 @@ def test_blocks_are_the_whole(recurrence):
         joined = jnp.concatenate([part[name] for part in found], 1)
         assert joined.shape == (3, 24, size)
         np.testing.assert_allclose(joined, whole[name], rtol=1e-4, atol=1e-5)
+    assert state is not None
     np.testing.assert_allclose(state, last, rtol=1e-4, atol=1e-5)
     # The past counts.
     fresh, _ = network.apply(params, curves[:, 16:])

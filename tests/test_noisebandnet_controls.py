@@ -1,5 +1,7 @@
 """Control curves of textures: measured, normalised once and for all, cut in circles."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -107,7 +109,7 @@ def test_a_new_sound_is_not_normalised_by_its_own_range():
 def test_missing_and_broken_curves_are_named():
     with pytest.raises(ValueError, match="no curve for centroid_hz"):
         normalize(CONFIG.names, {}, {"loudness_db": np.zeros(3)})
-    with pytest.raises(ValueError, match="loudness_db.*not finite"):
+    with pytest.raises(ValueError, match=r"loudness_db.*not finite"):
         statistics(CONFIG, [{"loudness_db": np.array([np.nan])}])
     with pytest.raises(ValueError, match="each once"):
         ControlsConfig(names=("loudness_db", "loudness_db"))
@@ -118,14 +120,15 @@ def test_crops_go_round_and_curves_stay_with_their_sound():
     found = crops(sounds, CropsConfig(seed=3), 12, HOP)
     starts = set()
     for index in range(60):
-        one = found[index]
+        one: Any = found[index]
         length = len(sounds[one["file"]].curves["loudness_db"])
         frames = one["loudness_db"]
         np.testing.assert_array_equal(one["audio"].reshape(12, HOP)[:, 0], frames * HOP)
         np.testing.assert_array_equal((frames[0] + np.arange(12)) % length, frames)
         starts.add((int(one["file"]), int(frames[0])))
-    again = crops(sounds, CropsConfig(seed=3), 12, HOP)
-    np.testing.assert_array_equal(again[7]["audio"], found[7]["audio"])
+    same: Any = crops(sounds, CropsConfig(seed=3), 12, HOP)[7]
+    first: Any = found[7]
+    np.testing.assert_array_equal(same["audio"], first["audio"])
     # Shares of time, and starts next to the end.
     assert {file for file, _ in starts} == {0, 1}
     assert any(file == 0 and start > 28 for file, start in starts)

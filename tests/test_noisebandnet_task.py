@@ -1,4 +1,4 @@
-"""Texture models: training from recordings, exact resumption, back from a run folder."""
+"""Texture models: trained from recordings, resumed exactly, back from a run folder."""
 
 import dataclasses
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 from ddspx import audio
 from ddspx.data.manifest import load_collection
 from ddspx.data.split import assign_splits
+from ddspx.tasks import noisebandnet_synthesizer
 from ddspx.tasks.noisebandnet import (
     NoiseBandRunConfig,
     SpectralLossConfig,
@@ -17,6 +18,7 @@ from ddspx.tasks.noisebandnet import (
     tracking,
     train_noisebandnet,
 )
+from ddspx.tasks.noisebandnet_synthesizer import loaded
 from ddspx.training.checkpoint import restore_params
 from ddspx.training.configuration import load_preset
 from ddspx.training.logging import read_scalars
@@ -154,8 +156,64 @@ def test_a_model_is_the_same_for_one_sound_as_for_many(run):
     }
     many = {name: np.stack([c, c[::-1]]) for name, c in curves.items()}
     stored = state.extra["controls"]
-    one = model.drive(state.params, stored, curves)
-    two = model.drive(state.params, stored, many)
+    one, _ = model.drive(state.params, stored, curves)
+    two, _ = model.drive(state.params, stored, many)
     np.testing.assert_allclose(
         one["band_amplitudes"], two["band_amplitudes"][0], rtol=1e-5, atol=1e-7
     )
+
+
+def synthesizer_of(folder):
+    extra = {
+        name: restore_params(folder, ("extra", name), which="last")
+        for name in ("controls", "gain")
+    }
+    params = restore_params(folder, which="last")
+    return loaded(SMOKE, params, extra), params, extra
+
+
+def test_a_run_plays_any_curves_in_blocks(run, clips, monkeypatch):
+    folder, _ = run
+    sound = audio.load(clips[0].file).samples[0, : RATE // 2]
+    whole, params, extra = synthesizer_of(folder)
+    curves = whole.analyze(sound)
+    key = jax.random.key(3)
+    rendered = whole.render(curves, key)
+    frames = len(curves["loudness_db"])
+    assert rendered.shape == (frames * SMOKE.source.hop,)
+    assert np.isfinite(rendered).all()
+    monkeypatch.setattr(noisebandnet_synthesizer, "_BLOCK_S", 0.1)
+    blocks = loaded(SMOKE, params, extra)
+    pieces = list(blocks.blocks(curves, key))
+    assert len(pieces) > 3
+    scale = np.abs(rendered).max()
+    np.testing.assert_allclose(np.concatenate(pieces), rendered, atol=2e-5 * scale)
+    found = blocks.controls(curves)["band_amplitudes"]
+    np.testing.assert_allclose(
+        found, whole.controls(curves)["band_amplitudes"], rtol=1e-4, atol=1e-7
+    )
+    assert whole.control_names == SMOKE.controls.names
+    assert whole.ranges["loudness_db"]["max"] > whole.ranges["loudness_db"]["min"]
+
+
+def test_a_new_sound_is_played_in_the_units_of_the_training_sounds(run, clips):
+    folder, _ = run
+    synthesizer, _, _ = synthesizer_of(folder)
+    sound = audio.load(clips[0].file).samples[0, : RATE // 2]
+    curves = synthesizer.analyze(sound)
+    quiet = synthesizer.analyze(0.1 * sound)
+    # Its own range would make of both the same curve, and the same sound.
+    np.testing.assert_allclose(
+        curves["loudness_db"] - quiet["loudness_db"], 20.0, atol=0.1
+    )
+    loud = synthesizer.controls(curves)["band_amplitudes"]
+    assert not np.allclose(
+        loud, synthesizer.controls(quiet)["band_amplitudes"], rtol=1e-2
+    )
+    # Part of a sound is driven as it is within the whole.
+    part = {name: curve[:20] for name, curve in curves.items()}
+    np.testing.assert_allclose(
+        synthesizer.controls(part)["band_amplitudes"], loud[:20], rtol=1e-4, atol=1e-7
+    )
+    with pytest.raises(ValueError, match="no curve for centroid_hz"):
+        synthesizer.render({"loudness_db": np.zeros(4)}, jax.random.key(0))

@@ -1,9 +1,9 @@
 """The network of NoiseBandNet: from control curves to what a synth is driven by.
 
-    h_i = LeakyReLU(LayerNorm(W_i c_i))              one branch for each control c_i
+    h_i = LeakyReLU(LayerNorm(W_i c_i))     one branch for each control c_i
     r   = recurrence([h_1 ... h_n])
-    y   = MLP([r, c_1 ... c_n])                      layers of Linear, LayerNorm, LeakyReLU
-    out = W y                                        one part for each output of the synth
+    y   = MLP([r, c_1 ... c_n])             of Linear, LayerNorm, LeakyReLU
+    out = W y                               one part for each output of the synth
 
 Controls enter as they are: who calls has normalised them. Outputs are unbounded; the
 synth's ``to_controls`` makes amplitudes of them. Nothing knows which synth that is, so

@@ -142,7 +142,8 @@ class Model(NamedTuple):
       synth: of the configuration; it holds the bank, which a compiled function should
         get as an argument.
       bank: loops of noise, or None where the synth needs none.
-      drive: ``(params, stored, curves[..., frames] by name) -> controls`` of the synth.
+      drive: ``(params, stored, curves[..., frames] by name, memory=None) -> (controls
+        of the synth, memory)``: what the network remembers behind the last frame.
       render: ``(params, extra, curves[batch, frames] by name, key, bank) ->
         audio[batch, time]`` at the level of training.
     """
@@ -168,14 +169,15 @@ def make_model(config: NoiseBandRunConfig) -> Model:
     names = config.controls.names
     network = make_network(config.network, len(names), synth.sizes)
 
-    def drive(params, stored, curves):
-        outputs, _ = network.apply(params, normalize(names, stored, curves))
+    def drive(params, stored, curves, memory=None):
+        seen = normalize(names, stored, curves)
+        outputs, memory = network.apply(params, seen, memory)
         if config.source.harmonic:
             outputs["f0_hz"] = jnp.asarray(curves["f0_hz"])
-        return synth.to_controls(outputs)
+        return synth.to_controls(outputs), memory
 
     def render(params, extra, curves, key, bank):
-        controls = drive(params, extra["controls"], curves)
+        controls, _ = drive(params, extra["controls"], curves)
         return render_sounds(config.source, bank, controls, key)
 
     return Model(network, synth, bank, drive, render)

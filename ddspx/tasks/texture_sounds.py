@@ -15,6 +15,7 @@ import numpy as np
 
 from ddspx import audio
 from ddspx.cache import cached, content_key
+from ddspx.curves import read_beside
 from ddspx.data.manifest import Clip, ManifestError
 from ddspx.tasks.texture_controls import ControlsConfig, measure
 
@@ -105,7 +106,9 @@ def load_sounds(
             raise ManifestError(
                 f"{clip.file} is shorter than a frame of {hop} samples; leave it out"
             )
-        drawn = {}
+        drawn = read_beside(
+            clip.file, controls.drawn, sample_rate / hop, len(samples) // hop
+        )
         sounds.append(
             make_sound(
                 clip.path,

@@ -5,16 +5,16 @@
         --classes drill motor --models harmonic bands harmonic_bands
 
 For each class one model a synth is trained from scratch on its recordings of the split
-``train`` less their last second, each for the same time: what a step costs is measured
+``train`` less their ends, each for the same time: what a step costs is measured
 first, all models in turn, and gives the number of steps. All networks have as many
 parameters as the first model's, by their number of units.
 
-Judged on two things that no model saw: ``later``, the last second of the recordings
-that it was trained on, and ``other``, recordings of the splits valid and test, in
-pieces of half a second, driven by their own loudness and centroid. Reported are the
-multi-resolution STFT loss of training, and how far loudness and centroid are from those
-asked for (frames of 46 ms). Intervals of 95 % resample recordings, then their pieces;
-differences to the first model are paired, piece by piece.
+Judged on two things that no model saw: ``later``, the last fifth (half a second to a
+second) of the recordings that it was trained on, and ``other``, recordings of the
+splits valid and test, in pieces of half a second, driven by their own loudness and
+centroid. Reported are the multi-resolution STFT loss of training, and how far loudness
+and centroid are from those asked for (frames of 46 ms). Intervals of 95 % resample
+recordings, then their pieces; differences to the first model are paired.
 
 Everything stands in the folder OUT, training resumes, and a class that is done is not
 done again: OUT/report.md, OUT/curves.png, OUT/CLASS/ with its runs, CLASS.json, a
@@ -65,13 +65,12 @@ from ddspx.training.fit import LOGS, fit
 from ddspx.training.logging import read_scalars
 from ddspx.training.task import Task
 
-CLASSES = ("rain", "sea_waves", "fire", "drill", "motor", "metal", "water", "chainsaw")
+CLASSES = ("rain", "fire", "sea_waves", "drill", "metal", "water", "motor", "chainsaw")
 # A model's name: kind, then the number of bins where it is filtered noise.
 MODELS = ("bands", "filtered_65", "filtered_257", "filtered_1025")
 MEASURES = ("loss", "loudness_error_db", "centroid_error_octaves")
-# Held-out pieces, and what of a recording is kept back, in seconds; recordings that are
-# shorter than the latter are trained on whole.
-PIECE_S, LATER_S, SHORTEST_S = 0.5, 1.0, 2.5
+# Seconds of a held-out piece, and of a recording for one to be kept back.
+PIECE_S, SHORTEST_S = 0.5, 1.5
 # Steps that are timed at once, and how often.
 TIMED, ROUNDS = 3, 5
 
@@ -129,13 +128,19 @@ def main(arguments: list[str] | None = None) -> None:
         }
         entries = make_entries(options.models, base)
         costs = step_costs(entries, options, folder)
+        entries = tuple(
+            lasting(
+                entry, options.steps or options.seconds / costs[entry.name], options
+            )
+            for entry in entries
+        )
         results = {}
         for name, own in wanted.items():
             path = folder / name / f"{name}.json"
             if path.is_file():
                 results[name] = json.loads(path.read_text(encoding="utf-8"))
                 continue
-            results[name] = compare_class(name, own, entries, costs, options, folder)
+            results[name] = compare_class(name, own, entries, costs, folder)
             with written_aside(path, overwrite=True) as aside:
                 aside.write_text(json.dumps(results[name], indent=1), encoding="utf-8")
             # After every class: what there is can be read while the next one trains.
@@ -240,6 +245,31 @@ def step_costs(
     return costs
 
 
+def lasting(entry: Entry, steps: float, options: Arguments) -> Entry:
+    """The same model, its learning rate falling to the end of so many steps."""
+    config, steps = entry.config, max(round(steps), 1)
+    warm_up = min(config.optimizer.warmup_steps, steps - 1)
+    every = max(steps // options.curve, 1)
+    config = dataclasses.replace(
+        config,
+        optimizer=dataclasses.replace(
+            config.optimizer, warmup_steps=warm_up, decay_steps=max(steps - warm_up, 1)
+        ),
+        fit=dataclasses.replace(
+            config.fit,
+            steps=steps,
+            log_every=min(every, config.fit.log_every),
+            evaluate_every=every,
+            save_every=every,
+            quiet=True,
+        ),
+    )
+    task = noisebandnet_task(config, {}, model=entry.model)
+    return dataclasses.replace(
+        entry, config=config, task=dataclasses.replace(task, show=None)
+    )
+
+
 def _task_for(entry: Entry, extra: Any, start: Any = None) -> Task:
     """The entry's compiled functions with the statistics of a class."""
     own = noisebandnet_task(entry.config, extra, model=entry.model, start=start)
@@ -269,7 +299,6 @@ def compare_class(
     clips: tuple[Clip, ...],
     entries: tuple[Entry, ...],
     costs: dict[str, float],
-    options: Arguments,
     folder: Path,
 ) -> dict[str, Any]:
     """Trains every model on a class and judges it; figures and sounds are written."""
@@ -277,9 +306,8 @@ def compare_class(
     sounds: dict[str, tuple[np.ndarray, int]] = {}
     for entry in tqdm(entries, desc=name):
         parted = part(entry, clips, folder / "curves")
-        steps = options.steps or max(round(options.seconds / costs[entry.name]), 1)
         run = folder / name / entry.name
-        extra = train(entry, parted["train"], parted["later"], steps, options, run)
+        extra = train(entry, parted["train"], parted["later"], run)
         params = restore_params(run, which="last")
         judged = {
             part_name: judge(entry, params, extra, parted[part_name])
@@ -288,7 +316,7 @@ def compare_class(
         result["models"][entry.name] = {
             "parameters": entry.parameters,
             "hidden": entry.config.network.hidden,
-            "steps": steps,
+            "steps": entry.config.fit.steps,
             "step_s": costs[entry.name],
             "curve": learning_curve(run),
             **judged,
@@ -316,7 +344,7 @@ def part(
     """``train``, ``later`` and ``other`` of a class; see the module."""
     config, place = entry.config, entry.model.synth.core.frame_at
     rate, hop = config.source.sample_rate, config.source.hop
-    keep = round(LATER_S * rate / hop)
+    least = round(PIECE_S * rate / hop)
     parts: dict[str, list[Sound]] = {"train": [], "later": [], "other": []}
     sounds = load_sounds(clips, config.controls, rate, hop, frame_at=place, cache=cache)
     for clip, sound in zip(clips, sounds, strict=True):
@@ -326,6 +354,7 @@ def part(
         elif frames * hop < SHORTEST_S * rate:
             parts["train"].append(sound)
         else:
+            keep = min(max(frames // 5, least), 2 * least)
             parts["train"].append(piece(sound, 0, frames - keep, hop))
             parts["later"].append(piece(sound, frames - keep, frames, hop))
     if not parts["later"] or not parts["other"]:
@@ -340,25 +369,11 @@ def train(
     entry: Entry,
     known: tuple[Sound, ...],
     held_out: tuple[Sound, ...],
-    steps: int,
-    options: Arguments,
     run: Path,
 ) -> dict[str, Any]:
     """Trains, or resumes, one model; returns what its state remembers of the sounds."""
-    config, hop = entry.config, entry.config.source.hop
+    config, hop, steps = entry.config, entry.config.source.hop, entry.config.fit.steps
     prepared = prepare(config, known, held_out)
-    every = max(steps // options.curve, 1)
-    config = dataclasses.replace(
-        config,
-        fit=dataclasses.replace(
-            config.fit,
-            steps=steps,
-            log_every=min(every, config.fit.log_every),
-            evaluate_every=every,
-            save_every=every,
-            quiet=True,
-        ),
-    )
     rows = config.crops.batch_size
     state = fit(
         _task_for(entry, prepared.extra, first_batch(entry.config, known)),

@@ -12,7 +12,7 @@ from ddspx.audio import written_aside
 from styletransfer.evaluation import Interval, bootstrap
 
 PARTS = {
-    "later": "last second of the recordings trained on",
+    "later": "ends of the recordings trained on",
     "other": "recordings not trained on",
 }
 MEASURES = {
