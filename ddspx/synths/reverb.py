@@ -20,9 +20,7 @@ from ddspx.synths.noise import filtered_noise, noise_hops
 from ddspx.types import AnyArray, RandomKey, Rate
 
 
-def reverb(
-    impulse_response: Float[AnyArray, " taps"], *, add_dry: bool = True
-) -> Processor:
+def reverb(impulse_response: AnyArray, *, add_dry: bool = True) -> Processor:
     """Convolution with a response whose sample of the direct sound is masked.
 
         y = x + h' * x, h'[0] = 0, h'[k] = h[k]
@@ -55,7 +53,11 @@ def reverb(
 
 
 def exponential_response(
-    key: RandomKey, taps: int, sample_rate: Rate, gain: AnyArray, decay_s: AnyArray
+    key: RandomKey,
+    taps: int,
+    sample_rate: Rate,
+    gain: AnyArray | float,
+    decay_s: AnyArray | float,
 ) -> jax.Array:
     """Noise that decays exponentially: a room of two parameters.
 
@@ -113,7 +115,7 @@ def _masked(impulse_response: AnyArray) -> jax.Array:
 
 
 def partitioned_reverb(
-    impulse_response: Float[AnyArray, " taps"], partition: int, *, add_dry: bool = True
+    impulse_response: AnyArray, partition: int, *, add_dry: bool = True
 ) -> Processor:
     """`reverb` for streams of short blocks: the response is cut into partitions.
 
