@@ -6,12 +6,13 @@ from ddspx.filterbank.bands import (
     flatness_db,
     make_bands,
 )
-from ddspx.filterbank.noise_bands import NoiseBank, noise_bank
+from ddspx.filterbank.noise_bands import NoiseBank, bank_of_loops, noise_bank
 
 __all__ = [
     "Bands",
     "NoiseBank",
     "band_magnitudes",
+    "bank_of_loops",
     "flatness_db",
     "make_bands",
     "noise_bank",

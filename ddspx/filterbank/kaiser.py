@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ddspx.types import Rate
+
 # The step response is tabulated up to here and an asymptotic series beyond.
 _TABLE_END = 400.0
 _TABLE_STEP = 0.02

@@ -21,41 +21,41 @@ from ddspx.types import RandomKey, Rate
 _LOUDEST_RMS = 0.25
 # Bands that are transformed together.
 _TOGETHER = 32
+# Hops repeated behind the last, so that some in a row can be read from any place.
+_SPARE = 15
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("frames", "center_hz"),
-    meta_fields=("sample_rate",),
+    meta_fields=("sample_rate", "hops"),
 )
 @dataclass(frozen=True)
 class NoiseBank:
     """Loops of band noise. A pytree: give it to compiled functions as an argument.
 
     Attributes:
-      frames: [hops, hop, bands]; sample t of a loop is ``frames[t // hop, t % hop]``.
+      frames: [hops and some more, bands, hop]; sample t of a loop is
+        ``frames[t // hop, :, t % hop]``. The first hops come again behind the last.
       center_hz: [bands].
       sample_rate: Hz.
+      hops: after which the loops begin again.
     """
 
     frames: jax.Array
     center_hz: jax.Array
     sample_rate: Rate
+    hops: int
 
     @property
     def hop(self) -> int:
         """Samples of a hop."""
-        return self.frames.shape[1]
+        return self.frames.shape[2]
 
     @property
     def bands(self) -> int:
         """How many bands there are."""
-        return self.frames.shape[2]
-
-    @property
-    def hops(self) -> int:
-        """Hops after which the loops begin again."""
-        return self.frames.shape[0]
+        return self.frames.shape[1]
 
 
 def noise_bank(
@@ -91,6 +91,7 @@ def noise_bank(
     if hop < 1 or samples < 1:
         raise ValueError(f"hop {hop} and samples {samples} must be 1 or more")
     hops = scipy.fft.next_fast_len(-(-samples // hop))
+    assert hops is not None
     length = hops * hop
     narrowest = float(np.diff(bands.limits_hz).min())
     if narrowest * length < 2.0 * bands.sample_rate:
@@ -105,7 +106,9 @@ def noise_bank(
     phases = np.asarray(turns) * np.float32(2.0 * np.pi)
     energy = np.sum(np.square(magnitudes, dtype=np.float64), -1).max()
     gain = _LOUDEST_RMS * length / np.sqrt(2.0 * energy)
-    frames = _aligned((hops, hop, bands.count), np.dtype(jnp.dtype(dtype)))
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype {dtype!r} is unknown; use 'float32' or 'bfloat16'")
+    frames = _aligned((hops + _SPARE, bands.count, hop), np.dtype(jnp.dtype(dtype)))
     peak = 0.0
     for i in range(0, bands.count, _TOGETHER):
         some = slice(i, i + _TOGETHER)
@@ -113,14 +116,38 @@ def noise_bank(
             first[some], np.float32(gain) * magnitudes[some], phases[some], length
         )
         peak = max(peak, float(np.abs(noise).max())) if level == "peak" else peak
-        frames[..., some] = noise.reshape(-1, hops, hop).transpose(1, 2, 0)
+        frames[:hops, some] = noise.reshape(-1, hops, hop).transpose(1, 0, 2)
     if level == "peak":
-        frames *= np.asarray(1.0 / peak, frames.dtype)
-    return NoiseBank(
-        jnp.asarray(frames),
-        jnp.asarray(bands.center_hz, jnp.float32),
-        bands.sample_rate,
-    )
+        frames[:hops] *= np.asarray(1.0 / peak, frames.dtype)
+    return _bank(frames, hops, bands.center_hz, bands.sample_rate)
+
+
+def bank_of_loops(
+    loops: np.ndarray, hop: int, sample_rate: Rate, center_hz: np.ndarray
+) -> NoiseBank:
+    """A bank of loops that were made in another way.
+
+    Args:
+      loops: [bands, samples] of a whole number of hops.
+      hop: samples of a hop.
+      sample_rate: Hz.
+      center_hz: [bands].
+
+    Returns:
+      A `NoiseBank`.
+
+    Raises:
+      ValueError: the hop does not divide the samples.
+    """
+    bands, samples = loops.shape
+    if hop < 1 or samples < 1 or samples % hop:
+        raise ValueError(
+            f"loops of {samples} samples are no whole hops of {hop}; cut or repeat them"
+        )
+    hops = samples // hop
+    frames = _aligned((hops + _SPARE, bands, hop), np.dtype(np.float32))
+    frames[:hops] = loops.reshape(bands, hops, hop).transpose(1, 0, 2)
+    return _bank(frames, hops, center_hz, sample_rate)
 
 
 def shaped_noise(
@@ -147,26 +174,15 @@ def shaped_noise(
     spectra[:, 0] = 0.0
     if samples % 2 == 0:
         spectra[:, -1] = 0.0
-    return scipy.fft.irfft(spectra, samples, workers=-1)
+    return np.asarray(scipy.fft.irfft(spectra, samples, workers=-1))
 
 
-def cut_into_hops(loops: np.ndarray, hop: int) -> np.ndarray:
-    """Loops as a `NoiseBank` holds them.
-
-    Args:
-      loops: [bands, samples], a whole number of hops.
-      hop: samples of a hop.
-
-    Returns:
-      [hops, hop, bands].
-
-    Raises:
-      ValueError: the hop does not divide the samples.
-    """
-    bands, samples = loops.shape
-    if samples % hop:
-        raise ValueError(f"loops of {samples} samples are no whole hops of {hop}")
-    return np.ascontiguousarray(loops.reshape(bands, -1, hop).transpose(1, 2, 0))
+def _bank(
+    frames: np.ndarray, hops: int, center_hz: np.ndarray, sample_rate: Rate
+) -> NoiseBank:
+    frames[hops:] = frames[np.arange(len(frames) - hops) % hops]
+    center = jnp.asarray(center_hz, jnp.float32)
+    return NoiseBank(jnp.asarray(frames), center, sample_rate, hops)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -20,32 +20,45 @@ from ddspx.filterbank.noise_bands import NoiseBank
 from ddspx.signal import PRECISE
 from ddspx.synths.base import Core, Synth, make_synth
 from ddspx.synths.scaling import exp_sigmoid
-from ddspx.types import AnyArray
+from ddspx.types import AnyArray, RandomKey
 
 Place = Literal["middle", "start"]
 # Least amplitude of the paper.
 _THRESHOLD = 1e-18
+# Numbers of noise that are multiplied at once: what a processor's cache holds, and
+# where there is no such cache, what keeps temporaries small.
+_AT_ONCE = {"cpu": 1 << 20}
+_AT_ONCE_ELSEWHERE = 1 << 26
 
 
-def noise_bands(bank: NoiseBank, hop: int, *, frame_at: Place = "middle") -> Synth:
+def noise_bands(
+    bank: NoiseBank,
+    hop: int,
+    *,
+    frame_at: Place = "middle",
+    fade: int | None = None,
+) -> Synth:
     """Noise bands as a synth.
 
     Control ``band_amplitudes`` [frames, bands], linear; outputs of that name are scaled
     by `exp_sigmoid`. The sound begins at a hop of the loops that its key draws, and
-    goes on for as long as it likes: loops have no seam. Channels of different keys and
-    the same controls are decorrelated.
+    goes on for as long as it likes, since loops have no seam; it repeats with them
+    unless it fades. Channels of the same controls and different keys are decorrelated.
 
     Args:
       bank: loops of noise, from `ddspx.filterbank.noise_bank`.
       hop: samples from frame to frame, that of the bank.
       frame_at: where in its hop a frame's amplitudes hold: in the ``"middle"`` as in
         the paper, or at its ``"start"`` as those of the harmonic synth.
+      fade: hops after which the sound has gone over, at equal power, to another place
+        in the loops that the key draws, and so on: nothing repeats, at twice the cost.
 
     Returns:
-      A `Synth`; the state of a stream is the place in the loops.
+      A `Synth`; the state of a stream is its place.
 
     Raises:
-      ValueError: the bank was cut into other hops, or the place is unknown.
+      ValueError: the bank was cut into other hops, the place is unknown, or a fade has
+        no hop.
     """
     weights = _weights(hop, frame_at)
     if bank.hop != hop:
@@ -53,15 +66,23 @@ def noise_bands(bank: NoiseBank, hop: int, *, frame_at: Place = "middle") -> Syn
             f"the bank was cut into hops of {bank.hop} samples and the synth's hop is"
             f" {hop}; make the bank with hop={hop}"
         )
+    if fade is not None and fade < 1:
+        raise ValueError(f"fade is {fade} hops; it must be 1 or more")
 
     def init_state(key):
-        return jax.random.randint(key, (), 0, bank.hops, jnp.int32)
+        if fade is not None:
+            return key, jnp.zeros((), jnp.uint32)
+        return _draw(key, bank)
 
-    def process(position, controls):
-        amplitudes = _checked(bank, controls["band_amplitudes"], 2)
-        audio = _hops(bank.frames, amplitudes[None], position, weights)
-        position = (position + len(amplitudes) - 1) % bank.hops
-        return position, audio.reshape(-1)
+    def process(state, controls):
+        amplitudes = _checked(bank, controls["band_amplitudes"], 2)[None]
+        if fade is None:
+            # Hop by hop, whatever the length: blocks then give the bits of the whole.
+            audio = _products(bank, amplitudes, state, weights, 1)
+            state = (state + amplitudes.shape[1] - 1) % bank.hops
+        else:
+            audio, state = _wandering(bank, amplitudes, state, weights, fade)
+        return state, audio.reshape(-1)
 
     def to_controls(outputs):
         scaled = exp_sigmoid(outputs["band_amplitudes"], threshold=_THRESHOLD)
@@ -105,10 +126,62 @@ def render_batch(
     weights = _weights(bank.hop, frame_at)
     ends = [(0, 0), (1 if middle else 0, 1), (0, 0)]
     padded = jnp.pad(amplitudes, ends, mode="edge")
-    audio = _hops(bank.frames, padded, jnp.asarray(position, jnp.int32), weights)
+    position = jnp.asarray(position, jnp.int32) % bank.hops
+    audio = _products(bank, padded, position, weights, _together(bank))
     audio = audio.reshape(len(audio), -1)
     start = bank.hop - bank.hop // 2 if middle else 0
     return audio[:, start : start + amplitudes.shape[1] * bank.hop]
+
+
+def render_channels(
+    bank: NoiseBank,
+    amplitudes: Float[AnyArray, "channels frames bands"],
+    key: RandomKey,
+    *,
+    frame_at: Place = "middle",
+) -> jax.Array:
+    """One sound in decorrelated channels.
+
+    Channels hear the same loops, as far apart in time as they can be; equal amplitudes
+    in all channels make a wide sound, others move it.
+
+    Args:
+      bank: loops of noise.
+      amplitudes: linear, those of each channel.
+      key: of the place where the sound begins.
+      frame_at: see `noise_bands`.
+
+    Returns:
+      [channels, frames hop].
+
+    Raises:
+      ValueError: see `render_batch`; or there are more channels than hops.
+    """
+    amplitudes = _checked(bank, amplitudes, 3)
+    channels = len(amplitudes)
+    if channels > bank.hops:
+        raise ValueError(
+            f"{channels} channels of loops of {bank.hops} hops; use longer loops"
+        )
+    apart = np.arange(channels) * bank.hops // channels
+    positions = _draw(key, bank) + jnp.asarray(apart, jnp.int32)
+
+    def one(channel):
+        some, position = channel
+        return render_batch(bank, some[None], position, frame_at=frame_at)[0]
+
+    return lax.map(one, (amplitudes, positions))
+
+
+def _draw(key: RandomKey, bank: NoiseBank) -> jax.Array:
+    return jax.random.randint(key, (), 0, bank.hops, jnp.int32)
+
+
+def _together(bank: NoiseBank) -> int:
+    """Hops in one product."""
+    backend = jax.default_backend()
+    numbers = _AT_ONCE.get(backend, _AT_ONCE_ELSEWHERE)
+    return max(1, min(numbers // (bank.bands * bank.hop), bank.hops))
 
 
 def _weights(hop: int, frame_at: Place) -> tuple[float, ...]:
@@ -117,7 +190,7 @@ def _weights(hop: int, frame_at: Place) -> tuple[float, ...]:
         raise ValueError(f"frame_at {frame_at!r} is unknown; use 'middle' or 'start'")
     # In the middle of an even hop lies no sample.
     late = 0.5 if frame_at == "middle" and hop % 2 == 0 else 0.0
-    return tuple((np.arange(hop) + late) / hop)
+    return tuple(((np.arange(hop) + late) / hop).tolist())
 
 
 def _checked(bank: NoiseBank, amplitudes: AnyArray, axes: int) -> jax.Array:
@@ -132,57 +205,140 @@ def _checked(bank: NoiseBank, amplitudes: AnyArray, axes: int) -> jax.Array:
     return amplitudes
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _hops(frames, amplitudes, position, weights):
-    """Sound of the hops between frames: [batch, n + 1, bands] to [batch, n, hop]."""
-    hops = len(frames)
-    share = jnp.asarray(weights, amplitudes.dtype)[:, None]
+def _wandering(bank, amplitudes, state, weights, fade):
+    """Two readers of the loops: one fades out while the next fades in.
 
-    def one(_, m):
-        noise = lax.dynamic_index_in_dim(frames, (position + m) % hops, 0, False)
-        ends = lax.dynamic_slice_in_dim(amplitudes, m, 2, 1)
-        both = lax.dot_general(
-            ends,
-            noise.astype(ends.dtype),
-            (((2,), (1,)), ((), ())),
-            precision=PRECISE,
+    Reader j is heard in hops (j - 1) fade to (j + 1) fade, from a place of its own.
+    """
+    key, number = state
+    count = amplitudes.shape[1] - 1
+    ends = jnp.stack([amplitudes[0, :-1], amplitudes[0, 1:]], 1)
+    places = jnp.arange(bank.hop, dtype=jnp.float32) / bank.hop
+    share = jnp.asarray(weights, amplitudes.dtype)
+
+    def read(reader, within, two):
+        place = jax.random.fold_in(key, reader)
+        place = (_draw(place, bank) + within) % bank.hops
+        return _products(bank, two[None], place, weights, 1)[0, 0]
+
+    def one(_, at):
+        hop_number, two = at
+        segment = hop_number // fade
+        within = (hop_number % fade).astype(jnp.int32)
+        angle = (0.5 * np.pi / fade) * (within + places)
+        old = read(segment, fade + within, two)
+        new = read(segment + 1, within, two)
+        return None, jnp.cos(angle).astype(share.dtype) * old + (
+            jnp.sin(angle).astype(share.dtype) * new
         )
-        return None, both
 
-    _, both = lax.scan(one, None, jnp.arange(amplitudes.shape[1] - 1))
-    both = jnp.moveaxis(both, 1, 0)
-    share = share[:, 0].reshape(1, 1, -1)
-    return both[:, :, 0] + share * (both[:, :, 1] - both[:, :, 0])
+    numbers = number + jnp.arange(count, dtype=jnp.uint32)
+    _, audio = lax.scan(one, None, (numbers, ends))
+    return audio, (key, number + np.uint32(count))
 
 
-def _hops_forward(frames, amplitudes, position, weights):
-    return _hops(frames, amplitudes, position, weights), (frames, amplitudes, position)
+def _products(
+    bank: NoiseBank,
+    amplitudes: jax.Array,
+    position: jax.Array,
+    weights: tuple[float, ...],
+    together: int,
+) -> jax.Array:
+    found = _hops(amplitudes, bank.frames, position, weights, bank.hops, together)
+    return jnp.asarray(found)
 
 
-def _hops_backward(weights, kept, cotangent):
-    frames, amplitudes, position = kept
-    hops = len(frames)
+def _slice(frames: jax.Array, place: jax.Array, count: int, hops: int) -> jax.Array:
+    """Hops of noise in a row, from a place in the loop."""
+    place = place % hops
+    if hops + count - 1 <= len(frames):
+        return lax.dynamic_slice_in_dim(frames, place, count, 0)
+    return frames[(place + jnp.arange(count)) % hops]
+
+
+def _as_float(noise: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    if noise.dtype == jnp.bfloat16:
+        # By its bits: a conversion would be moved in front of the loop and double the
+        # memory of the bank.
+        bits = lax.bitcast_convert_type(noise, jnp.uint16).astype(jnp.uint32) << 16
+        noise = lax.bitcast_convert_type(bits, jnp.float32)
+    return noise.astype(dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _hops(amplitudes, frames, position, weights, hops, together):
+    """Sound of the hops between frames: [batch, n + 1, bands] to [batch, n, hop].
+
+    Y[m] = [A[m]; A[m + 1]] N[m],   y[m] = (1 - w) Y0[m] + w Y1[m]
+    """
+    batch, count = len(amplitudes), amplitudes.shape[1] - 1
+    together = min(together, count)
+    share = jnp.asarray(weights, amplitudes.dtype).reshape(1, 1, -1)
+
+    def some(first, n):
+        noise = _slice(frames, position + first, n, hops)
+        noise = _as_float(noise, amplitudes.dtype)
+        ends = lax.dynamic_slice_in_dim(amplitudes, first, n + 1, 1)
+        ends = jnp.swapaxes(ends, 0, 1)
+        both = jnp.concatenate([ends[:-1], ends[1:]], 1)
+        found = jnp.matmul(both, noise, precision=PRECISE)
+        return found[:, :batch] + share * (found[:, batch:] - found[:, :batch])
+
+    full = count // together
+    _, audio = lax.scan(
+        lambda _, m: (None, some(m * together, together)), None, jnp.arange(full)
+    )
+    audio = audio.reshape(full * together, batch, -1)
+    if count % together:
+        rest = some(full * together, count % together)
+        audio = jnp.concatenate([audio, rest])
+    return jnp.swapaxes(audio, 0, 1)
+
+
+def _hops_forward(amplitudes, frames, position, weights, hops, together):
+    audio = _hops(amplitudes, frames, position, weights, hops, together)
+    return audio, (frames, position)
+
+
+def _hops_backward(weights, hops, together, kept, cotangent):
+    """dA[m] = (w g)[m - 1] N[m - 1]^T + ((1 - w) g)[m] N[m]^T."""
+    frames, position = kept
+    batch, count = cotangent.shape[:2]
+    together = min(together, count)
     share = jnp.asarray(weights, cotangent.dtype).reshape(1, 1, -1)
-    # What frame m did: the second half of its triangle in hop m, the first in m - 1.
-    later = jnp.pad((1.0 - share) * cotangent, [(0, 0), (0, 1), (0, 0)])
-    sooner = jnp.pad(share * cotangent, [(0, 0), (1, 0), (0, 0)])
 
-    def product(weighted, noise):
-        return lax.dot_general(
-            weighted,
-            noise.astype(weighted.dtype),
-            (((1,), (0,)), ((), ())),
+    def some(carry, first, n):
+        found, left = carry
+        noise = _slice(frames, position + first, n, hops)
+        noise = _as_float(noise, cotangent.dtype)
+        own = lax.dynamic_slice_in_dim(cotangent, first, n, 1)
+        both = jnp.concatenate([(1.0 - share) * own, share * own])
+        both = lax.dot_general(
+            jnp.swapaxes(both, 0, 1),
+            noise,
+            (((2,), (2,)), ((0,), (0,))),
             precision=PRECISE,
         )
+        both = jnp.swapaxes(both, 0, 1)
+        now, later = both[:batch], both[batch:]
+        now = now + jnp.concatenate([left, later[:, :-1]], 1)
+        found = lax.dynamic_update_slice_in_dim(found, now, first, 1)
+        return found, later[:, -1:]
 
-    def one(before, m):
-        noise = lax.dynamic_index_in_dim(frames, (position + m) % hops, 0, False)
-        found = product(later[:, m], noise) + product(sooner[:, m], before)
-        return noise, found
-
-    first = lax.dynamic_index_in_dim(frames, (position - 1) % hops, 0, False)
-    _, found = lax.scan(one, first, jnp.arange(amplitudes.shape[1]))
-    return None, jnp.moveaxis(found, 1, 0), None
+    bands = frames.shape[1]
+    carry = (
+        jnp.zeros((batch, count + 1, bands), cotangent.dtype),
+        jnp.zeros((batch, 1, bands), cotangent.dtype),
+    )
+    full = count // together
+    carry, _ = lax.scan(
+        lambda c, m: (some(c, m * together, together), None), carry, jnp.arange(full)
+    )
+    if count % together:
+        carry = some(carry, full * together, count % together)
+    found, left = carry
+    found = lax.dynamic_update_slice_in_dim(found, left, count, 1)
+    return found, None, None
 
 
 _hops.defvjp(_hops_forward, _hops_backward)
