@@ -97,6 +97,8 @@ class Arguments:
     """Pull towards settings that do nothing; 0 trusts the reference alone."""
     match_level: bool = True
     """Whether the reference's loudness is part of its sound."""
+    trim: float = 0.0
+    """Share of the level left to the reference that a gain takes away; try 0.5."""
     tail: float | Literal["auto"] = 0.0
     """Seconds rendered after the input's end; auto takes the effect's own tail."""
     clip: bool = False
@@ -142,6 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
             excerpt_s=options.excerpt_s,
             prior=options.prior,
             match_level=options.match_level,
+            trim=options.trim,
         )
         tail_s = effect.tail_s if options.tail == "auto" else float(options.tail)
         if not 0.0 <= tail_s <= 60.0:

@@ -101,6 +101,7 @@ def write(
         "failed_renders": result.failures,
         "interrupted": result.interrupted,
         "peak_dbfs": 20 * float(np.log10(np.abs(rendered).max() + 1e-10)),
+        "trim_db": result.trim_db,
         "attenuation_db": attenuation_db,
         "sample_rate": rate,
         "tail_s": (rendered.shape[1] - source.samples.shape[1]) / rate,
@@ -208,6 +209,8 @@ def _print_summary(result: TransferResult, report: dict, output: Path) -> None:
         f"{output}: distance {' -> '.join(f'{stage:.4g}' for stage in stages)}"
         f" ({result.renders} renders, {result.seconds:.1f} s)"
     )
+    if report["trim_db"]:
+        print(f"trimmed {report['trim_db']:+.1f} dB behind the effect")
     if report["attenuation_db"]:
         print(
             f"attenuated {report['attenuation_db']:.1f} dB to fit {output.suffix};"

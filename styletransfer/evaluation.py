@@ -23,6 +23,7 @@ import numpy as np
 from ddspx import losses
 from styletransfer.controller import LoadedController, embed, predict
 from styletransfer.hosts import Host, Status
+from styletransfer.level_trim import level_trim_db, with_gain
 from styletransfer.models import Prediction
 from styletransfer.transfer import TransferConfig, transfer
 from styletransfer.trials import Question
@@ -92,6 +93,7 @@ def predicted_method(
     *,
     refine: TransferConfig | None = None,
     codes: dict[str, np.ndarray] | None = None,
+    trim: float = 0.0,
 ) -> Method:
     """The effect at the settings that a trained controller says.
 
@@ -100,6 +102,8 @@ def predicted_method(
       refine: search on from the prediction; None for one render.
       codes: codes of sounds that are known already, and where new ones are kept; see
         `cached_embedding`. Of this controller.
+      trim: see `styletransfer.level_trim`; of one render. A refinement has its own in
+        its configuration.
     """
     codes = {} if codes is None else codes
 
@@ -108,13 +112,22 @@ def predicted_method(
         predictions = predict_all(loaded, questions, codes)
         if refine is None:
             controls = np.stack([p.controls for p in predictions])
-            return rendered_answers(questions, host, controls)
+            answers = rendered_answers(questions, host, controls)
+            return _trimmed(answers, questions, trim) if trim else answers
         return _joined(
             transfer(host, q.dry, q.reference, config=refine, prediction=found)
             for q, found in zip(questions, predictions, strict=True)
         )
 
     return method
+
+
+def _trimmed(answers: Answers, questions: Sequence[Question], share: float) -> Answers:
+    made = [
+        with_gain(sound, level_trim_db(sound, question.reference, share))
+        for sound, question in zip(answers.audio, questions, strict=True)
+    ]
+    return answers._replace(audio=np.stack(made))
 
 
 def predict_all(

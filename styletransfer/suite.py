@@ -37,6 +37,7 @@ SPECTRUM, RANDOM = "spectrum matched", "random settings"
 CONSTANT, NEAREST = "constant setting", "nearest setting"
 TRUE, SEARCH = "true settings", "search"
 REFINED = "{name}, refined"
+TRIMMED = "{name}, level trimmed"
 BY_CODES = "nearest by codes of {name}"
 WRONG = "{name}, wrong reference"
 
@@ -64,6 +65,8 @@ class SuiteConfig:
       checkpoint: trained controllers, NAME=PATH; {effect} in a path is replaced by the
         effect's name; a name may have several paths, of different effects.
       refine: renders that improve each prediction; 0 leaves that method out.
+      trim: share of what is left of the level that a gain behind each prediction takes
+        away (`styletransfer.level_trim`); 0 leaves that method out.
       search: renders of the search without a controller; 0 leaves it out.
       prior: pull of that search towards settings that do nothing.
       codes: whether settings are also retrieved by the codes of each controller.
@@ -88,6 +91,7 @@ class SuiteConfig:
     audible_db: float = 0.5
     checkpoint: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     refine: int = 0
+    trim: float = 0.0
     search: int = 0
     prior: float = 3.0
     codes: bool = False
@@ -316,6 +320,9 @@ def entries(
     )
     for name, loaded in controllers.items():
         made += _both(name, predicted_method(loaded, codes=codes[name]), count)
+        if config.trim:
+            trimmed = predicted_method(loaded, codes=codes[name], trim=config.trim)
+            made.append(Entry(TRIMMED.format(name=name), trimmed, count, counts=True))
         if config.refine:
             # The prediction itself is the first render.
             further = TransferConfig(

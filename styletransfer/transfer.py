@@ -26,6 +26,7 @@ from ddspx.parameters import identity_controls, settings
 from ddspx.types import AnyArray, Rate
 from styletransfer import search
 from styletransfer.hosts import Host, HostEffect, Status
+from styletransfer.level_trim import level_trim_db, with_gain
 from styletransfer.models import Prediction
 from styletransfer.objective import Objective, Score
 from styletransfer.persistence import WITH_TARGET
@@ -61,6 +62,8 @@ class TransferConfig:
       excerpt_s: the search looks at the most typical stretch of this length.
       prior: pull towards the identity setting, see `Objective`; not used with a target.
       match_level: whether the reference's loudness is part of its style.
+      trim: share of what is left of the level to the reference that a plain gain behind
+        the effect takes away, see `styletransfer.level_trim`; not used with a target.
     """
 
     method: str = "combined"
@@ -69,6 +72,7 @@ class TransferConfig:
     excerpt_s: float = 6.0
     prior: float = 3.0
     match_level: bool = True
+    trim: float = 0.0
 
     def __post_init__(self):
         if self.method not in search.SEARCHES:
@@ -82,6 +86,8 @@ class TransferConfig:
             raise TransferError(f"excerpt_s {self.excerpt_s} must exceed 0.1 seconds")
         if not self.prior >= 0:
             raise TransferError(f"prior {self.prior} must be 0 or more")
+        if not 0.0 <= self.trim <= 1.0:
+            raise TransferError(f"trim {self.trim} must be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,10 @@ class TransferResult:
     """What a transfer gives.
 
     Attributes:
-      audio: the whole input rendered [channels, time + tail].
+      audio: the whole input rendered [channels, time + tail], with the trim.
       controls: [n] in [0, 1].
       settings: the same in physical units, see `ddspx.parameters.settings`.
-      loss: "before" (input untouched) and "after", of the excerpt.
+      loss: "before" (input untouched) and "after", of the excerpt, without the trim.
       terms: the parts of the loss, "before" and "after", by name.
       history: (renders, best loss) after each call to the host, of what was searched
         by: with the pull of the prior, and robust where a prediction was refined.
@@ -101,6 +107,7 @@ class TransferResult:
       seconds: of searching and rendering.
       interrupted: whether Ctrl-C ended the search.
       deviation: how sure a prediction was, standard deviations [n]; None without one.
+      trim_db: gain behind the effect that `audio` has.
     """
 
     audio: np.ndarray
@@ -114,6 +121,7 @@ class TransferResult:
     seconds: int | float
     interrupted: bool
     deviation: np.ndarray | None = None
+    trim_db: float = 0.0
 
 
 def transfer(
@@ -199,6 +207,11 @@ def transfer(
         )
     untouched, terms = jax.device_get(_loss_once(score, excerpt))
     rendered = render_whole(host, audio, objective.best_controls, tail_s)
+    trim_db = 0.0
+    if config.trim and not paired:
+        heard = rendered[:, : audio.shape[-1]]
+        trim_db = level_trim_db(heard, reference, config.trim)
+        rendered = with_gain(rendered, trim_db)
     before = {name: float(value) for name, value in terms.items()}
     terms, after = objective.best_terms, objective.best_loss
     after -= terms["prior"]
@@ -223,6 +236,7 @@ def transfer(
         seconds=time.perf_counter() - started,
         interrupted=interrupted,
         deviation=None if prediction is None else np.asarray(prediction.deviation),
+        trim_db=trim_db,
     )
 
 
