@@ -13,7 +13,7 @@ import io
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -176,21 +176,67 @@ def save(
         )
     if not np.isfinite(samples).all():
         raise AudioFileError(f"{path}: not written, the samples hold NaN or infinity")
+    blocks = (
+        samples[:, at : at + _BLOCK_FRAMES]
+        for at in range(0, samples.shape[1], _BLOCK_FRAMES)
+    )
+    return save_blocks(
+        path,
+        blocks,
+        sample_rate,
+        len(samples),
+        overwrite=overwrite,
+        subtype=subtype,
+        clip=clip,
+    )
+
+
+def save_blocks(
+    path: str | Path,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    channels: int,
+    *,
+    overwrite: bool = False,
+    subtype: str | None = None,
+    clip: bool = False,
+) -> Path:
+    """`save` for a sound of any length, of which one block is in memory at a time.
+
+    Args:
+      path: see `save`.
+      blocks: float [channels, time] in sequence.
+      sample_rate: in Hz.
+      channels: of every block.
+      overwrite: see `save`.
+      subtype: see `save`.
+      clip: see `save`.
+
+    Returns:
+      The path written.
+
+    Raises:
+      AudioFileError: as in `save`; nothing is left behind.
+    """
+    path = Path(path)
     file_format, subtype = _format_of(path, subtype)
-    data = _codes(samples, subtype, clip, path).T
     try:
         with written_aside(path, overwrite=overwrite) as aside:
             with sf.SoundFile(
-                aside, "w", sample_rate, data.shape[1], subtype, format=file_format
+                aside, "w", sample_rate, channels, subtype, format=file_format
             ) as file:
-                for block in range(0, len(data), _BLOCK_FRAMES):
-                    some = data[block : block + _BLOCK_FRAMES]
-                    file.write(np.ascontiguousarray(some))
+                for block in blocks:
+                    if not np.isfinite(block).all():
+                        raise AudioFileError(
+                            f"{path}: not written, the samples hold NaN or infinity"
+                        )
+                    codes = _codes(np.asarray(block), subtype, clip, path)
+                    file.write(np.ascontiguousarray(codes.T))
             _forget_time(aside)
     except sf.LibsndfileError as error:
         raise AudioFileError(
             f"{path}: {file_format} {subtype} cannot be written at {sample_rate} Hz "
-            f"with {data.shape[1]} channels ({_reason(error)})"
+            f"with {channels} channels ({_reason(error)})"
         ) from error
     return path
 
