@@ -42,9 +42,9 @@ def in_a_room(rate, hop) -> Synth:
 
 
 CASES: dict[str, Callable[[Any, int], Synth]] = {**SYNTHS, "in_a_room": in_a_room}
-# Others here have the same programs inside; those checks that compile most are left to
-# `make test-all` for these.
-RELATIVES = {"harmonic_plus_noise"}
+# Others here have the same programs inside, or their own tests check blocks and slopes;
+# what compiles most is left to `make test-all` for these.
+RELATIVES = {"harmonic_plus_noise", "sinusoidal", "wavetable", "noise_bands"}
 
 
 def outputs_of(synth: Synth, lead=(), frames=FRAMES, dtype: Any = np.float32):
