@@ -253,7 +253,8 @@ def test_the_scoreboard_takes_a_controller(run):
 
 
 def test_a_prediction_can_be_taken_or_refined(run):
-    from styletransfer.transfer import TransferConfig, transfer
+    from styletransfer.level_trim import level_trim_db, with_gain
+    from styletransfer.transfer import TransferConfig, TransferError, transfer
 
     folder, _ = run
     loaded = load_controller(folder, "last")
@@ -262,15 +263,15 @@ def test_a_prediction_can_be_taken_or_refined(run):
         hidden = np.array([[0.4, 0.8]], np.float32)
         reference = host.render(other[None], hidden).audio[0]
         said = predict(loaded, dry, reference, RATE, RATE)
-        taken, refined = (
+        taken, refined, trimmed = (
             transfer(
                 host,
                 dry,
                 reference,
-                config=TransferConfig(renders=renders),
+                config=TransferConfig(renders=renders, trim=share),
                 prediction=said,
             )
-            for renders in (1, 60)
+            for renders, share in ((1, 0.0), (60, 0.0), (1, 0.5))
         )
     assert taken.renders == 1
     np.testing.assert_array_equal(taken.controls, said.controls)
@@ -278,6 +279,15 @@ def test_a_prediction_can_be_taken_or_refined(run):
     assert 1 < refined.renders <= 60
     assert refined.loss["after"] < refined.loss["predicted"] < refined.loss["before"]
     np.testing.assert_array_equal(refined.deviation, said.deviation)
+    # A trim is told, and can be undone; settings and distances know nothing of it.
+    assert taken.trim_db == 0.0 and abs(trimmed.trim_db) > 0.01
+    assert trimmed.trim_db == pytest.approx(level_trim_db(taken.audio, reference, 0.5))
+    undone = with_gain(trimmed.audio, -trimmed.trim_db)
+    np.testing.assert_allclose(undone, taken.audio, atol=1e-6)
+    np.testing.assert_array_equal(trimmed.controls, taken.controls)
+    assert trimmed.loss == taken.loss
+    with pytest.raises(TransferError, match="trim 2"):
+        TransferConfig(trim=2.0)
 
 
 def test_the_command_line_predicts_refines_and_refuses(run, tmp_path, capsys):

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 from latent_controller import RATE, gain_and_shelf, latent_controller
 
-from styletransfer.controller import predict
 from styletransfer.evaluation import predicted_method
 from styletransfer.hosts import open_host
 from styletransfer.hosts.response import probe_signal
 from styletransfer.level_trim import MOST_DB, level_trim_db, with_gain
-from styletransfer.transfer import TransferConfig, TransferError, transfer
 from styletransfer.trials import Question
 
 
@@ -52,28 +50,3 @@ def test_a_trimmed_prediction_is_the_prediction_louder_or_softer(host):
         ratio = np.vdot(made, before) / np.vdot(before, before)
         np.testing.assert_allclose(made, ratio * before, atol=1e-6)
         assert abs(ratio - 1.0) > 1e-3
-
-
-def test_a_transfer_tells_the_gain_and_its_settings_stay(host):
-    sound, other = (probe_signal(RATE, 0.5, k)[None] for k in range(2))
-    reference = np.float32(0.3) * other
-    found = predict(latent_controller(), sound, reference, RATE, RATE)
-    plain, trimmed = (
-        transfer(
-            host,
-            sound,
-            reference,
-            config=TransferConfig(renders=1, trim=share),
-            prediction=found,
-        )
-        for share in (0.0, 0.5)
-    )
-    assert plain.trim_db == 0.0
-    assert trimmed.trim_db == pytest.approx(level_trim_db(plain.audio, reference, 0.5))
-    assert abs(trimmed.trim_db) > 0.01
-    undone = with_gain(trimmed.audio, -trimmed.trim_db)
-    np.testing.assert_allclose(undone, plain.audio, atol=1e-6)
-    np.testing.assert_array_equal(trimmed.controls, plain.controls)
-    assert trimmed.loss == plain.loss
-    with pytest.raises(TransferError, match="trim 2"):
-        TransferConfig(trim=2.0)
