@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddspx.tasks import ddsp_synthesizer
+from ddspx.tasks import ddsp_synthesizer, noisebandnet_synthesizer
 from ddspx.tasks.ddsp_model import DdspRunConfig
+from ddspx.tasks.noisebandnet import NoiseBandRunConfig
 from ddspx.tasks.synthesizer import Synthesizer
 from ddspx.training.checkpoint import CheckpointError, read_run, restore_params
 from ddspx.training.configuration import ConfigurationError, from_dict
@@ -65,7 +66,18 @@ def _load_ddsp(
     )
 
 
+def _load_textures(
+    stored: Mapping[str, Any], run_folder: str | Path, which: str
+) -> Synthesizer:
+    return noisebandnet_synthesizer.loaded(
+        from_dict(NoiseBandRunConfig, stored),
+        restore_params(run_folder, which=which),
+        restore_params(run_folder, ("extra",), which=which),
+    )
+
+
 # By kind: (stored configuration, run folder, which) -> Synthesizer.
 _LOADERS: dict[str, Callable[[Mapping[str, Any], str | Path, str], Synthesizer]] = {
     "ddsp": _load_ddsp,
+    "noisebandnet": _load_textures,
 }

@@ -20,7 +20,8 @@ told at all), plugins (every installed one: does it load, repeat, give sound), d
 (how near chains of plug-ins come to real hardware), controller_gradients (methods that
 train a controller by sound, at equal renders), controller_steps (where the time of such
 a training step goes), synths (forward and gradient time and memory of the synths,
-against their plain formulation in JAX and the roofline).
+against their plain formulation in JAX and the roofline), textures (noise bands against
+filtered noise of several sizes: equal parameters, equal time, sounds not trained on).
 """
 
 import importlib
@@ -49,6 +50,7 @@ SUITES = (
     "controller_gradients",
     "controller_steps",
     "synths",
+    "textures",
 )
 
 
