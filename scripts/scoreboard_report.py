@@ -119,8 +119,13 @@ def _read_cell(folder: Path, category: str) -> Cell:
 
 
 def _predicted(name: str, results: Mapping[str, object]) -> list[str]:
-    """The prediction that a refinement began with."""
-    return [other for other in results if name == suite.REFINED.format(name=other)]
+    """The prediction that a refinement or a trim began with."""
+    later = (suite.REFINED, suite.TRIMMED)
+    return [
+        other
+        for other in results
+        if name in [pattern.format(name=other) for pattern in later]
+    ]
 
 
 def _costs(folder: Path, config: SuiteConfig) -> list[dict[str, object]]:

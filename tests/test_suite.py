@@ -125,15 +125,16 @@ def test_entries_are_what_the_configuration_asks_for(host, groups, fitted, loade
     names = [entry.name for entry in plain]
     assert names[0] == suite.NOTHING and names[-1] == suite.TRUE
     assert suite.WRONG.format(name=suite.NEAREST) in names
-    config = SuiteConfig(refine=20, search=30, refined_items=2, items=6)
+    config = SuiteConfig(refine=20, trim=0.5, search=30, refined_items=2, items=6)
     known = {"mine": {}}
     full = suite.entries(config, trials, fitted, {"mine": loaded}, known)
     extra = [entry for entry in full if entry.name not in names]
     assert [entry.name for entry in extra] == [
-        "mine", "mine, wrong reference", "mine, refined", "search"
+        "mine", "mine, wrong reference", "mine, level trimmed", "mine, refined",
+        "search",
     ]  # fmt: skip
-    assert [entry.items for entry in extra] == [6, 6, 2, 2]
-    assert [entry.one_by_one for entry in extra] == [False, False, True, True]
+    assert [entry.items for entry in extra] == [6, 6, 6, 2, 2]
+    assert [entry.one_by_one for entry in extra] == [False, False, False, True, True]
     # PESQ is for speech, and for those who count.
     with_pesq = {
         e.name for e in full if "pesq" in suite.metrics_of(config, "speech", e)
