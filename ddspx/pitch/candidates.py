@@ -64,6 +64,7 @@ def find_candidates(
     Returns:
       `Candidates`; where a frame has fewer dips, probabilities are 0.
     """
+    normalised, mean_normalised = jnp.asarray(normalised), jnp.asarray(mean_normalised)
     last = normalised.shape[-1] - 1
     inner = mean_normalised[:, first_lag:last]
     left = mean_normalised[:, first_lag - 1 : last - 1]
@@ -71,7 +72,10 @@ def find_candidates(
     dip = (inner < left) & (inner <= right)
     lags = jnp.arange(first_lag, last, dtype=inner.dtype)
     cost = octave_cost * jnp.log2(lags / first_lag)
-    score = jnp.where(dip, -inner - cost[None, :], -1e3)
+    # By the bottoms between lags: at whole lags the first dip of a high pitch can look
+    # shallower than many of its multiples, and would be lost.
+    _, bottom = parabola(left, inner, right)
+    score = jnp.where(dip, -bottom - cost[None, :], -1e3)
     _, places = lax.top_k(score, count)
     places = jnp.sort(places, axis=-1)
     found = jnp.take_along_axis(dip, places, axis=-1)
@@ -121,7 +125,7 @@ def _between_lags(values: Lags, index: jax.Array) -> tuple[jax.Array, jax.Array]
     quarter of a lag apart bring that below 0.1.
     """
     frames, lags = values.shape
-    around = index[:, :, None] + jnp.arange(-_REACH, _REACH + 1)
+    around = index[:, :, None] + jnp.arange(-_REACH, _REACH + 1)[None, None, :]
     # The difference function is even in the lag.
     around = jnp.minimum(jnp.abs(around), lags - 1)
     near = jnp.take_along_axis(values, around.reshape(frames, -1), axis=-1)
