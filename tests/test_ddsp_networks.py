@@ -24,7 +24,7 @@ def test_the_decoder_is_that_of_ddsp(golden, monkeypatch):
     # The stored inputs are in network units already.
     monkeypatch.setattr(models, "network_unit", lambda name, curve: curve)
     inputs = {"loudness_db": arrays["ld"], "f0_hz": arrays["f0s"]}
-    outputs, _ = make_networks(config, SIZES).decode(params, inputs)
+    outputs, _ = jax.jit(make_networks(config, SIZES).decode)(params, inputs)
     names = ("out_amps", "out_harmonic_distribution", "out_noise_magnitudes")
     for made, name in zip(outputs.values(), names, strict=True):
         np.testing.assert_allclose(made, arrays[name], atol=5e-6)
@@ -49,7 +49,7 @@ def test_presets_of_ddsp_have_their_number_of_weights(config, count):
 def test_recurrences_in_blocks_are_the_whole(layer, rng):
     sound = jnp.asarray(rng.normal(size=(2, 9, 3)), jnp.float32)
     params = layer.init(jax.random.key(0), sound)
-    whole, last = layer.apply(params, sound)
+    whole, last = jax.jit(layer.apply)(params, sound)
     state, parts = None, []
     for at in (slice(0, 2), slice(2, 3), slice(3, 9)):
         part, state = layer.apply(params, sound[:, at], state)
@@ -77,14 +77,15 @@ def test_latents_do_not_hear_the_level_and_drive_the_decoder(rng):
         channels=8, layers=1, units=8, latents=3, encoder_units=8, coefficients=5
     )
     networks = make_networks(config, SIZES)
-    params = networks.init(jax.random.key(0))
+    encode, decode = jax.jit(networks.encode), jax.jit(networks.decode)
+    params = jax.jit(networks.init)(jax.random.key(0))
     mfcc = rng.normal(size=(6, 5)).astype(np.float32)
-    z = networks.encode(params, mfcc)
+    z = encode(params, mfcc)
     # The norm over frames takes off what is constant: a gain in dB.
-    np.testing.assert_allclose(networks.encode(params, mfcc + 3.0), z, atol=1e-4)
+    np.testing.assert_allclose(encode(params, mfcc + 3.0), z, atol=1e-4)
     curves = {"f0_hz": np.full(6, 440.0), "loudness_db": np.zeros(6), "z": z}
-    one = networks.decode(params, curves)[0]["amplitude"]
-    other = networks.decode(params, {**curves, "z": z + 1.0})[0]["amplitude"]
+    one = decode(params, curves)[0]["amplitude"]
+    other = decode(params, {**curves, "z": z + 1.0})[0]["amplitude"]
     assert not np.allclose(one, other)
     with pytest.raises(ValueError, match="no curve for z"):
         networks.decode(params, {"f0_hz": one, "loudness_db": one})
@@ -134,7 +135,13 @@ def test_sizes_follow_the_rate(rate):
 
 
 def test_the_nearest_length_is_a_power_of_two_or_three_times_one():
-    assert [fft_size(n, 1) for n in (1, 5, 96, 110, 120)] == [4, 4, 96, 96, 128]
+    assert [fft_size(s, 1) for s in (1.0, 5.0, 96.0, 110.0, 120.0)] == [
+        4,
+        4,
+        96,
+        96,
+        128,
+    ]
     with pytest.raises(ValueError, match="hop 0"):
         sizes_at(100)
     with pytest.raises(ValueError, match="must be positive"):

@@ -19,12 +19,16 @@ from ddspx.data.split import assign_splits
 from ddspx.models.ddsp_autoencoder import count_parameters
 from ddspx.resynthesis import load_synthesizer
 from ddspx.synths.base import mix
+from ddspx.synths.scaling import exp_sigmoid
 from ddspx.tasks import ddsp_metrics, ddsp_synthesizer
 from ddspx.tasks.ddsp_autoencoder import ddsp_task, load_parts, sound_statistics
+from ddspx.tasks.ddsp_metrics import harmonic_share
 from ddspx.tasks.ddsp_model import (
     DdspLossConfig,
     DdspRunConfig,
     SynthConfig,
+    at_level,
+    exp_sigmoid_inverse,
     make_model,
     room_response,
 )
@@ -120,21 +124,31 @@ def test_bad_configurations_are_refused():
 # ---------------------------------------------------------------- a synthesizer at work
 
 
+def test_a_sound_is_played_from_its_curves(synthesizer):
+    curves = synthesizer.analyze(tone(300.0))
+    assert set(curves) == {*NAMES, "confidence"}
+    np.testing.assert_allclose(curves["f0_hz"][20:-20], 300.0, rtol=2e-3)
+    sound = synthesizer.render(curves, jax.random.key(3))
+    assert sound.shape == (len(curves["f0_hz"]) * synthesizer.hop,)
+    assert sound.dtype == np.float32 and np.isfinite(sound).all()
+    again = synthesizer.render(curves, jax.random.key(3))
+    np.testing.assert_array_equal(again, sound)
+    assert not np.allclose(synthesizer.render(curves, jax.random.key(4)), sound)
+
+
+@pytest.mark.slow
 def test_a_sound_in_blocks_is_the_whole(synthesizer, run, monkeypatch):
     """The memory of the network, phases, noise and the room go over block borders."""
     curves = synthesizer.analyze(tone(300.0))
-    assert set(curves) == {*NAMES, "confidence"}
     key = jax.random.key(3)
     whole = synthesizer.render(curves, key)
     frames = len(curves["f0_hz"])
-    assert whole.shape == (frames * synthesizer.hop,) and whole.dtype == np.float32
     monkeypatch.setattr(ddsp_synthesizer, "_BLOCK_S", 0.37)
     shorter = load_synthesizer(run, "last")
     pieces = list(shorter.blocks(curves, key))
     assert len(pieces) > 3
     peak = np.abs(whole).max()
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-5 * peak)
-    assert not np.allclose(synthesizer.render(curves, jax.random.key(4)), whole)
     controls, again = synthesizer.controls(curves), shorter.controls(curves)
     for name, control in controls.items():
         assert len(control) == frames
@@ -189,10 +203,29 @@ def test_training_sounds_are_those_of_the_mixed_synth(rng):
     assert mix(model.synth).sizes == model.synth.sizes
 
 
+def test_outputs_are_found_for_amplitudes():
+    amplitudes = np.geomspace(1e-4, 1.9, 9)
+    outputs = exp_sigmoid_inverse(amplitudes)
+    np.testing.assert_allclose(exp_sigmoid(outputs), amplitudes, rtol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level_db", [-40.0, -15.0])
+def test_the_untrained_model_is_as_loud_as_recordings(level_db):
+    model = make_model(SMOKE)
+    params = at_level(model, model.init(jax.random.key(0)), level_db)
+    curves = {"f0_hz": np.full((1, 40), 200.0), "loudness_db": np.zeros((1, 40))}
+    made = model.render(params, curves, jax.random.key(0))
+    # The weights, as drawn, stay and move it by some dB.
+    assert 10 * np.log10(np.mean(made.audio**2)) == pytest.approx(level_db, abs=8.0)
+    falling = np.asarray(made.controls["harmonic_distribution"]).mean((0, 1))
+    assert falling[0] > 3 * falling[4] and float(harmonic_share(made)) > 0.99
+
+
 def test_warning_of_harmonics_that_do_not_train():
-    assert ddsp_metrics.describe_harmonics(300, 0.5, 0.5) == ""
-    words = ddsp_metrics.describe_harmonics(300, 0.01, 0.002)
-    assert "1 % of the energy at step 300" in words and "0.2 % of the gradient" in words
+    assert ddsp_metrics.describe_harmonics(300, 0.5) == ""
+    words = ddsp_metrics.describe_harmonics(300, 0.01)
+    assert "1 % of the energy at step 300" in words
 
 
 def test_shares_of_the_harmonic_part():
@@ -232,7 +265,7 @@ def _clips(folder):
 
 @pytest.mark.parametrize(
     ("name", "low", "high"),
-    [("tiny", 1e4, 1e5), ("solo_violin", 1e5, 3e5), ("autoencoder", 1e5, 3e5)],
+    [("tiny", 1e4, 1e5), ("solo_violin", 1e5, 3e5), ("autoencoder", 3e5, 4e5)],
 )
 def test_presets_have_their_size(name, low, high):
     config = load_preset(PRESETS / f"{name}.yaml", DdspRunConfig)

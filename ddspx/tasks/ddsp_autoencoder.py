@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from ddspx import plotting
 from ddspx.data.dataset import batches
-from ddspx.data.manifest import Clip
+from ddspx.data.manifest import Clip, ManifestError
 from ddspx.data.split import select
 from ddspx.features import rms_db
 from ddspx.losses import mel_distance, spectral_distance
@@ -31,7 +31,7 @@ from ddspx.tasks.ddsp_metrics import (
     tracking,
     voiced_frames,
 )
-from ddspx.tasks.ddsp_model import CURVES, DdspRunConfig, Model, make_model
+from ddspx.tasks.ddsp_model import CURVES, DdspRunConfig, Model, at_level, make_model
 from ddspx.tasks.texture_controls import statistics
 from ddspx.tasks.texture_sounds import (
     Sound,
@@ -74,12 +74,32 @@ def sound_statistics(
     return statistics(config.controls, sounding)
 
 
+def sounding_level_db(sounds: Sequence[Sound]) -> float:
+    """RMS of all sounds together.
+
+    Args:
+      sounds: of any lengths.
+
+    Returns:
+      dB re full scale.
+
+    Raises:
+      ManifestError: all are silent.
+    """
+    energy = sum(float(np.dot(sound.audio, sound.audio)) for sound in sounds)
+    if not energy > 0:
+        raise ManifestError("the training recordings are silent; give others")
+    samples = sum(len(sound.audio) for sound in sounds)
+    return float(10.0 * np.log10(energy / samples))
+
+
 def ddsp_task(
     config: DdspRunConfig,
     ranges: Mapping[str, Any],
     mesh: Mesh | None = None,
     *,
     model: Model | None = None,
+    level_db: float | None = None,
 ) -> Task:
     """The task of training a DDSP model.
 
@@ -88,6 +108,8 @@ def ddsp_task(
       ranges: see `sound_statistics`; stored beside the weights for timbre transfer.
       mesh: devices that share the batch; None for one.
       model: of the configuration; made when None.
+      level_db: of the recordings, see `sounding_level_db`, at which the untrained model
+        plays; None leaves it as drawn.
 
     Returns:
       A `Task`. A step gives ``loss``, ``harmonic_share`` of the energy and
@@ -101,6 +123,8 @@ def ddsp_task(
     def init(key):
         init_key, run_key = jax.random.split(key)
         params = jax.jit(made_model.init)(init_key)
+        if level_db is not None:
+            params = at_level(made_model, params, level_db)
         extra = {"ranges": jax.tree.map(jnp.asarray, dict(ranges))}
         return create_state(params, optimizer.init(params), run_key, extra)
 
@@ -139,14 +163,14 @@ def ddsp_task(
         }
 
     judge = compile_step(evaluate, mesh, donate=False)
+    warned = {0}
 
     def evaluate_aloud(state, batch):
-        found = judge(state, batch)
-        if int(state.step) >= _TIME_TO_TRAIN:
-            words = describe_harmonics(
-                int(state.step), float(found["harmonic_share"]), None
-            )
+        found, step = judge(state, batch), int(state.step)
+        if step >= _TIME_TO_TRAIN and step not in warned:
+            words = describe_harmonics(step, float(found["harmonic_share"]))
             if words:
+                warned.add(step)
                 _LOG.warning(words)
         return found
 
@@ -252,7 +276,9 @@ def train_ddsp(
     """
     known, held_out = load_parts(config, clips, Path(run_folder).parent / "curves")
     hop, rows = config.hop, config.crops.batch_size
-    with ddsp_task(config, sound_statistics(config, known), mesh) as task:
+    level = sounding_level_db(known) if config.start == "level" else None
+    ranges = sound_statistics(config, known)
+    with ddsp_task(config, ranges, mesh, level_db=level) as task:
         return fit(
             task,
             batches(crops(known, config.crops, config.frames, hop), rows),

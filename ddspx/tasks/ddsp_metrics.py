@@ -129,27 +129,23 @@ def harmonic_gradient_share(gradients: Any, sizes: Mapping[str, int]) -> jax.Arr
     return jnp.sum(total[:columns]) / jnp.maximum(jnp.sum(total), 1e-30)
 
 
-def describe_harmonics(step: int, share: float, gradient_share: float | None) -> str:
+def describe_harmonics(step: int, share: float) -> str:
     """A warning in words if the harmonic part does not train, else nothing.
 
     Args:
       step: of training.
       share: of the harmonic part in the energy.
-      gradient_share: in the gradient of the last layer, where it is known.
 
     Returns:
       A sentence, or ``""``.
     """
     if share >= 0.1:
         return ""
-    gradient = ""
-    if gradient_share is not None:
-        gradient = f", and {100 * gradient_share:.2g} % of the gradient"
     return (
-        f"the harmonic part has {100 * share:.2g} % of the energy at step {step}"
-        f"{gradient}: the noise does its work. Look at the f0 curves (are recordings"
-        " monophonic, pitch.low_hz and high_hz right?), or lower optimizer."
-        "learning_rate"
+        f"the harmonic part has {100 * share:.2g} % of the energy at step {step}: noise"
+        ' does its work, and it may never come back. Begin again with start "level" or'
+        " a lower learning rate; are recordings monophonic, and pitch.low_hz and"
+        " high_hz right for them?"
     )
 
 

@@ -33,7 +33,7 @@ from ddspx.tasks.texture_controls import ControlsConfig
 from ddspx.tasks.texture_sounds import CropsConfig
 from ddspx.training.configuration import FitConfig
 from ddspx.training.optimizer import OptimizerConfig
-from ddspx.types import RandomKey, Signal
+from ddspx.types import AnyArray, RandomKey, Signal
 
 # The curves of every sound; the decoder is driven by those that its inputs name.
 CURVES = ("loudness_db", "f0_hz", "confidence")
@@ -42,6 +42,8 @@ CURVES = ("loudness_db", "f0_hz", "confidence")
 _TAP = 0.02
 _DECAY_S = 0.3
 _MFCC_S = 0.064
+# Of the amplitudes of harmonics at the start, k^-_FALL.
+_FALL = 1.5
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,10 @@ class DdspRunConfig:
       model: what drives it.
       pitch: how f0 is found.
       crops: what it is shown; recordings keep their level (``peak_db`` is None).
+      start: of the outputs' biases: ``"plain"``, zero, as published: a loud sum of
+        harmonics that are all alike, from which training may flee to a noise without
+        harmonics, the more surely the higher the rate; ``"level"``, harmonics that fall
+        as those of instruments do, as loud as the recordings.
       loss: what is minimised.
       optimizer: how.
       fit: how long, how often.
@@ -159,6 +165,7 @@ class DdspRunConfig:
     crops: CropsConfig = field(
         default_factory=lambda: CropsConfig(batch_size=8, seconds=2.0, peak_db=None)
     )
+    start: Literal["plain", "level"] = "level"
     loss: DdspLossConfig = field(default_factory=DdspLossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -325,6 +332,50 @@ def make_model(config: DdspRunConfig) -> Model:
         return through(synth, reverb(room_response(config, params)))
 
     return Model(networks, synth, init, curves, controls, render, in_room)
+
+
+def at_level(model: Model, params: Any, level_db: float) -> Any:
+    """Biases of the last layer for harmonics as loud as recordings, falling with k.
+
+        d_k ~ k^-1.5,   amplitude = sqrt(2) RMS / |d|_2
+
+    Args:
+      model: of the run.
+      params: of the model, as drawn.
+      level_db: RMS of the recordings, dB re full scale.
+
+    Returns:
+      ``params`` with another bias.
+    """
+    count = model.synth.sizes["harmonic_distribution"]
+    fall = np.arange(1, count + 1) ** -_FALL
+    share = fall / fall.sum()
+    amplitude = np.sqrt(2.0) * 10.0 ** (level_db / 20.0) / np.linalg.norm(share)
+    starts = {
+        "amplitude": exp_sigmoid_inverse(amplitude)[None],
+        # A sigmoid's middle for the first, where it learns best.
+        "harmonic_distribution": exp_sigmoid_inverse(0.4 * fall),
+    }
+    bias = np.concatenate(
+        [starts.get(name, np.zeros(size)) for name, size in model.synth.sizes.items()]
+    )
+    decoder = params["decoder"]
+    output = {**decoder["output"], "bias": jnp.asarray(bias, jnp.float32)}
+    return {**params, "decoder": {**decoder, "output": output}}
+
+
+def exp_sigmoid_inverse(amplitude: AnyArray) -> np.ndarray:
+    """The output of which `ddspx.synths.scaling.exp_sigmoid` makes an amplitude.
+
+    Args:
+      amplitude: linear, taken to lie between 2e-6 and 1.99.
+
+    Returns:
+      float64, same shape.
+    """
+    share = np.clip(np.asarray(amplitude, np.float64), 2e-6, 1.99) / 2.0
+    sigmoid = share ** (1.0 / np.log(10.0))
+    return np.log(sigmoid) - np.log1p(-sigmoid)
 
 
 def room_response(config: DdspRunConfig, params: Any) -> jax.Array:

@@ -69,6 +69,7 @@ def loaded(
     def synth_of(params: Any) -> Synth:
         return model.in_room(params)
 
+    @jax.jit
     def first(params, key, part):
         controls, memory = model.controls(params, part)
         state = synth_of(params).init_state(key, controls)
