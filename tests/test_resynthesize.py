@@ -208,8 +208,9 @@ def test_long_inputs_are_analysed_in_sections(flute, tmp_path, monkeypatch):
     monkeypatch.setattr(resynthesis_sound, "_SECTION_S", 0.5)
     monkeypatch.setattr(resynthesis_sound, "_AROUND_S", 0.1)
     parts = resynthesis_sound.analysed(flute, synthesizer())
-    # What is silent has the f0 of rounding.
+    # What is silent has the f0 of rounding, and so have frames that reach into it.
     heard = whole.values["loudness_db"] > -60
+    heard = np.convolve(heard, np.ones(9), "same") > 8.5
     for name, curve in whole.values.items():
         np.testing.assert_allclose(
             parts.values[name][heard], curve[heard], rtol=1e-4, atol=1e-3
