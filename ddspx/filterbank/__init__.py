@@ -7,13 +7,33 @@ from ddspx.filterbank.bands import (
     make_bands,
 )
 from ddspx.filterbank.noise_bands import NoiseBank, bank_of_loops, noise_bank
+from ddspx.filterbank.pqmf import (
+    Pqmf,
+    analysis_state,
+    analyze,
+    analyze_block,
+    make_pqmf,
+    reconstruction_db,
+    synthesis_state,
+    synthesize,
+    synthesize_block,
+)
 
 __all__ = [
     "Bands",
     "NoiseBank",
+    "Pqmf",
+    "analysis_state",
+    "analyze",
+    "analyze_block",
     "band_magnitudes",
     "bank_of_loops",
     "flatness_db",
     "make_bands",
+    "make_pqmf",
     "noise_bank",
+    "reconstruction_db",
+    "synthesis_state",
+    "synthesize",
+    "synthesize_block",
 ]

@@ -102,6 +102,9 @@ def noise_bank(
             f" {least} or more, or fewer bands"
         )
     first, magnitudes = band_magnitudes(bands, length, floor_db=floor_db)
+    # A phase would change the magnitude of the mean and of half the rate.
+    bins = first[:, None] + np.arange(magnitudes.shape[-1])
+    magnitudes[(bins == 0) | (2 * bins == length)] = 0.0
     turns = jax.random.uniform(key, magnitudes.shape, jnp.float32)
     phases = np.asarray(turns) * np.float32(2.0 * np.pi)
     energy = np.sum(np.square(magnitudes, dtype=np.float64), -1).max()
@@ -170,7 +173,6 @@ def shaped_noise(
     some = (magnitudes * np.exp(1j * phases)).astype(np.complex64)
     for row, start, values in zip(spectra, first, some, strict=True):
         row[start : start + len(values)] = values
-    # Of the mean and of half the rate a phase would change the magnitude.
     spectra[:, 0] = 0.0
     if samples % 2 == 0:
         spectra[:, -1] = 0.0

@@ -96,6 +96,7 @@ def noise_bands(
     )
 
 
+@partial(jax.jit, static_argnames="frame_at")
 def render_batch(
     bank: NoiseBank,
     amplitudes: Float[AnyArray, "batch frames bands"],
