@@ -40,6 +40,10 @@ from ddspx.resynthesis import Synthesizer, load_synthesizer
 
 # Over which a loop begins again.
 _FADE_S = 0.25
+_NOTHING = (
+    "nothing to play: give an input, --midi, --loudness-from, or --set with curves or"
+    " --seconds"
+)
 _MANY = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
@@ -146,6 +150,9 @@ def _output(options: Arguments) -> Path:
     if options.input is not None and options.midi is not None:
         raise ValueError("give an input or --midi, not both")
     source = options.input or options.midi
+    others = (options.loudness_from, options.seconds, options.set)
+    if source is None and not any(others):
+        raise ValueError(_NOTHING)
     output = options.out
     if output is None:
         if source is None:
@@ -268,10 +275,7 @@ def _gathered(
         else:
             count = math.ceil(options.seconds * frame_rate)
         if not count:
-            raise ValueError(
-                "nothing to play: give an input, --midi, --loudness-from, or --set with"
-                " curves or --seconds"
-            )
+            raise ValueError(_NOTHING)
         found = Curves(frame_rate, {"_": np.zeros(count)})
     if options.loudness_from is not None and "loudness_db" in found.values:
         told["loudness_from"] = str(options.loudness_from)

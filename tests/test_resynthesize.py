@@ -234,7 +234,7 @@ def test_an_integer_format_is_attenuated_and_a_float_one_keeps_its_level(
     ("words", "says"),
     [
         (["none.wav"], "cannot be read"),
-        ([], "name the output by --out"),
+        (["--seconds", "1"], "name the output by --out"),
         (["--out", "x.wav"], "nothing to play"),
         (["FLUTE", "--midi", "song.mid"], "not both"),
         (["FLUTE", "--set", "mood=1"], "the model knows no such curve"),
