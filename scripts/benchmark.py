@@ -49,6 +49,7 @@ SUITES = (
     "devices",
     "controller_gradients",
     "controller_steps",
+    "noisebandnet",
     "synths",
     "textures",
 )
