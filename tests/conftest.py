@@ -28,7 +28,7 @@ def _folder(variable: str) -> Path | None:
 def lacking(reason: str, kind: str = "plugins") -> NoReturn:
     """Skips the test; fails it where that kind of thing has to be there, as in CI.
 
-    DDSPX_NO_SKIPS names the kinds: plugins, data, golden.
+    DDSPX_NO_SKIPS names the kinds: plugins, data, golden, browser.
     """
     if kind in os.environ.get("DDSPX_NO_SKIPS", "").split():
         pytest.fail(f"DDSPX_NO_SKIPS has {kind}, and this test would skip: {reason}")
