@@ -274,7 +274,7 @@ def test_presets_have_their_size(name, low, high):
 
 def reduced(config):
     """A preset with its parts, at sizes that a test can train."""
-    synth = replace(config.synth, frame_rate_hz=100, harmonics=6, noise_bins=9)
+    synth = replace(config.synth, frame_rate_hz=100.0, harmonics=6, noise_bins=9)
     model = replace(config.model, channels=8, units=8, encoder_units=8, layers=1)
     crops = replace(config.crops, batch_size=1, seconds=0.3)
     return replace(config, synth=synth, model=model, crops=crops)
@@ -287,7 +287,7 @@ def reduced(config):
 def test_presets_take_two_steps(name, folder):
     config = reduced(load_preset(PRESETS / f"{name}.yaml", DdspRunConfig))
     if config.model.latents:
-        config = replace(config, loss=DdspLossConfig(1, 1, 0.1, 0.1, 0.1))
+        config = replace(config, loss=DdspLossConfig(1.0, 1.0, 0.1, 0.1, 0.1))
     sounds, _ = load_parts(config, _clips(folder), None)
     task = ddsp_task(config, sound_statistics(config, sounds))
     state = task.init(jax.random.key(0))

@@ -352,7 +352,7 @@ def at_level(model: Model, params: Any, level_db: float) -> Any:
     share = fall / fall.sum()
     amplitude = np.sqrt(2.0) * 10.0 ** (level_db / 20.0) / np.linalg.norm(share)
     starts = {
-        "amplitude": exp_sigmoid_inverse(amplitude)[None],
+        "amplitude": exp_sigmoid_inverse(np.array([amplitude])),
         # A sigmoid's middle for the first, where it learns best.
         "harmonic_distribution": exp_sigmoid_inverse(0.4 * fall),
     }
