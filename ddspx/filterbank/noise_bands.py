@@ -37,6 +37,8 @@ class NoiseBank:
     Attributes:
       frames: [hops and some more, bands, hop]; sample t of a loop is
         ``frames[t // hop, :, t % hop]``. The first hops come again behind the last.
+        float32, or uint16: the bits of bfloat16, which XLA on a CPU would make float32
+        of, all at once, wherever it is sliced.
       center_hz: [bands].
       sample_rate: Hz.
       hops: after which the loops begin again.
@@ -46,6 +48,13 @@ class NoiseBank:
     center_hz: jax.Array
     sample_rate: Rate
     hops: int
+
+    def loops(self) -> np.ndarray:
+        """The loops as they are heard, float32 [bands, samples]."""
+        frames = np.asarray(self.frames)[: self.hops]
+        if frames.dtype == np.uint16:
+            frames = frames.view(jnp.bfloat16).astype(np.float32)
+        return frames.transpose(1, 0, 2).reshape(self.bands, -1)
 
     @property
     def hop(self) -> int:
@@ -79,7 +88,8 @@ def noise_bank(
       level: one gain for all bands: ``"rms"`` makes the RMS of the loudest 0.25,
         whatever the key; ``"peak"`` the greatest sample 1.
       floor_db: see `ddspx.filterbank.band_magnitudes`.
-      dtype: ``"float32"``, or ``"bfloat16"`` for half of the memory.
+      dtype: ``"float32"``, or ``"bfloat16"`` for half of the memory; sound is then some
+        -57 dB off, all arithmetic stays in the type of the amplitudes.
 
     Returns:
       A `NoiseBank` of 4 (or 2) bytes a sample and band.
@@ -109,9 +119,7 @@ def noise_bank(
     phases = np.asarray(turns) * np.float32(2.0 * np.pi)
     energy = np.sum(np.square(magnitudes, dtype=np.float64), -1).max()
     gain = _LOUDEST_RMS * length / np.sqrt(2.0 * energy)
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype {dtype!r} is unknown; use 'float32' or 'bfloat16'")
-    frames = _aligned((hops + _SPARE, bands.count, hop), np.dtype(jnp.dtype(dtype)))
+    frames = _aligned((hops + _SPARE, bands.count, hop), dtype)
     peak = 0.0
     for i in range(0, bands.count, _TOGETHER):
         some = slice(i, i + _TOGETHER)
@@ -126,7 +134,12 @@ def noise_bank(
 
 
 def bank_of_loops(
-    loops: np.ndarray, hop: int, sample_rate: Rate, center_hz: np.ndarray
+    loops: np.ndarray,
+    hop: int,
+    sample_rate: Rate,
+    center_hz: np.ndarray,
+    *,
+    dtype: str = "float32",
 ) -> NoiseBank:
     """A bank of loops that were made in another way.
 
@@ -135,12 +148,13 @@ def bank_of_loops(
       hop: samples of a hop.
       sample_rate: Hz.
       center_hz: [bands].
+      dtype: see `noise_bank`.
 
     Returns:
       A `NoiseBank`.
 
     Raises:
-      ValueError: the hop does not divide the samples.
+      ValueError: the hop does not divide the samples, or the type is unknown.
     """
     bands, samples = loops.shape
     if hop < 1 or samples < 1 or samples % hop:
@@ -148,7 +162,7 @@ def bank_of_loops(
             f"loops of {samples} samples are no whole hops of {hop}; cut or repeat them"
         )
     hops = samples // hop
-    frames = _aligned((hops + _SPARE, bands, hop), np.dtype(np.float32))
+    frames = _aligned((hops + _SPARE, bands, hop), dtype)
     frames[:hops] = loops.reshape(bands, hops, hop).transpose(1, 0, 2)
     return _bank(frames, hops, center_hz, sample_rate)
 
@@ -183,12 +197,17 @@ def _bank(
     frames: np.ndarray, hops: int, center_hz: np.ndarray, sample_rate: Rate
 ) -> NoiseBank:
     frames[hops:] = frames[np.arange(len(frames) - hops) % hops]
+    if frames.dtype != np.float32:
+        frames = frames.view(np.uint16)
     center = jnp.asarray(center_hz, jnp.float32)
     return NoiseBank(jnp.asarray(frames), center, sample_rate, hops)
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _aligned(shape: tuple[int, ...], name: str) -> np.ndarray:
     """An empty array at an address that JAX can take over without a copy."""
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype {name!r} is unknown; use 'float32' or 'bfloat16'")
+    dtype = np.dtype(jnp.dtype(name))
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64

@@ -258,10 +258,8 @@ def _slice(frames: jax.Array, place: jax.Array, count: int, hops: int) -> jax.Ar
 
 
 def _as_float(noise: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    if noise.dtype == jnp.bfloat16:
-        # By its bits: a conversion would be moved in front of the loop and double the
-        # memory of the bank.
-        bits = lax.bitcast_convert_type(noise, jnp.uint16).astype(jnp.uint32) << 16
+    if noise.dtype == jnp.uint16:
+        bits = noise.astype(jnp.uint32) << 16
         noise = lax.bitcast_convert_type(bits, jnp.float32)
     return noise.astype(dtype)
 

@@ -129,11 +129,7 @@ def measure(bank: NoiseBank, batch: int, samples: int, options: Arguments) -> Ro
     rng = np.random.default_rng(options.seed)
     shape = (batch, frames, bank.bands)
     amplitudes = jnp.asarray(rng.uniform(0.0, 1.0, shape).astype(np.float32))
-    noise = jnp.asarray(
-        np.asarray(bank.frames)[: bank.hops]
-        .transpose(1, 0, 2)
-        .reshape(bank.bands, -1)[:, :samples]
-    )
+    noise = jnp.asarray(bank.loops()[:, :samples])
     position = jnp.asarray(3, jnp.int32)
     ours = amplitudes, bank, position
     programs = {
