@@ -9,13 +9,13 @@ from benchmarks.textures_report import difference, report
 
 from ddspx import audio
 from ddspx.data.manifest import Clip, write_manifest
-from ddspx.tasks.noisebandnet import NoiseBandRunConfig
+from ddspx.tasks.noisebandnet_model import NoiseBandRunConfig
 
 RATE = 8000
 PRESET = """
 source: {sample_rate: 8000, hop: 64, bands: 16, loop: 2048}
 network: {hidden: 8, layers: 1}
-start: level
+start: spectrum
 controls: {window_ms: 32}
 crops: {batch_size: 2, seconds: 0.25}
 loss: {fft_sizes: [2048, 512]}

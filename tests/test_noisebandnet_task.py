@@ -2,25 +2,37 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ddspx import audio
+from ddspx.data.dataset import batches
 from ddspx.data.manifest import load_collection
-from ddspx.data.split import assign_splits
+from ddspx.data.split import assign_splits, select
+from ddspx.resynthesis import load_synthesizer
 from ddspx.tasks import noisebandnet_synthesizer
 from ddspx.tasks.noisebandnet import (
-    NoiseBandRunConfig,
-    SpectralLossConfig,
-    make_model,
+    batch_means,
+    noisebandnet_task,
+    prepare,
     tracking,
     train_noisebandnet,
 )
+from ddspx.tasks.noisebandnet_model import (
+    NoiseBandRunConfig,
+    SpectralLossConfig,
+    make_model,
+)
 from ddspx.tasks.noisebandnet_synthesizer import loaded
+from ddspx.tasks.texture_sounds import crops, load_sounds
+from ddspx.tasks.texture_start import band_levels, begin, first_crops
 from ddspx.training.checkpoint import restore_params
 from ddspx.training.configuration import load_preset
+from ddspx.training.fit import fit
 from ddspx.training.logging import read_scalars
 
 PRESETS = Path(__file__).parents[1] / "configs/noisebandnet"
@@ -70,8 +82,22 @@ def test_training_writes_curves_sounds_and_pictures(run):
 
 def test_a_resumed_run_has_the_bits_of_the_unbroken_one(run, clips, tmp_path):
     _, whole = run
-    train_noisebandnet(quick(SMOKE, 2), tmp_path / "broken", clips)
-    resumed = train_noisebandnet(quick(SMOKE, 4), tmp_path / "broken", clips)
+    hop, rows = SMOKE.source.hop, SMOKE.crops.batch_size
+    known, held_out = (
+        load_sounds(select(clips, split), SMOKE.controls, RATE, hop)
+        for split in ("train", "valid")
+    )
+    task = noisebandnet_task(SMOKE, prepare(SMOKE, known, held_out).extra)
+    task = change(task, evaluate=None, show=None)
+    shown = batches(crops(known, SMOKE.crops, SMOKE.frames, hop), rows)
+    names = [sound.name for sound in known]
+    resumed: Any = None
+    for steps in (2, 4):
+        config = quick(SMOKE, steps)
+        resumed = fit(
+            task, shown, config.fit, tmp_path / "broken", run_config=config,
+            file_names=names,
+        )  # fmt: skip
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, resumed.extra, whole.extra)
 
@@ -83,6 +109,7 @@ def test_statistics_stand_in_the_checkpoint(run):
     jax.tree.map(np.testing.assert_array_equal, stored, state.extra["controls"])
 
 
+@pytest.mark.slow
 def test_the_end_of_recordings_judges_where_no_split_is_valid(clips, tmp_path):
     alone = tuple(change(clip, split="train") for clip in clips)
     state = train_noisebandnet(quick(SMOKE, 1), tmp_path / "run", alone)
@@ -118,6 +145,7 @@ def test_what_does_not_fit_together_is_refused():
         change(SMOKE, crops=change(SMOKE.crops, seconds=0.02))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["filtered_noise", "harmonic_bands"])
 def test_other_synths_train_behind_the_same_network(kind, clips, tmp_path):
     names = SMOKE.controls.names
@@ -164,12 +192,9 @@ def test_a_model_is_the_same_for_one_sound_as_for_many(run):
 
 
 def synthesizer_of(folder):
-    extra = {
-        name: restore_params(folder, ("extra", name), which="last")
-        for name in ("controls", "gain")
-    }
     params = restore_params(folder, which="last")
-    return loaded(SMOKE, params, extra), params, extra
+    extra = restore_params(folder, ("extra",), which="last")
+    return load_synthesizer(folder, "last"), params, extra
 
 
 def test_a_run_plays_any_curves_in_blocks(run, clips, monkeypatch):
@@ -217,3 +242,55 @@ def test_a_new_sound_is_played_in_the_units_of_the_training_sounds(run, clips):
     )
     with pytest.raises(ValueError, match="no curve for centroid_hz"):
         synthesizer.render({"loudness_db": np.zeros(4)}, jax.random.key(0))
+
+
+@pytest.mark.parametrize("kind", ["bands", "filtered_noise"])
+def test_the_start_has_the_level_and_the_spectrum_of_the_recordings(kind, clips):
+    config = change(
+        SMOKE, start="spectrum", source=change(SMOKE.source, kind=kind, bins=17)
+    )
+    known = load_sounds(clips, config.controls, RATE, config.source.hop)
+    extra = prepare(config, known, known).extra
+    model = make_model(config)
+    batch = first_crops(config, known)
+    assert batch is not None
+    drawn = model.network.init(jax.random.key(1))
+    curves = {name: batch[name] for name in config.controls.names}
+    target = batch["audio"] * extra["gain"]
+    centres = np.linspace(300.0, 3700.0, 12)
+    wanted = band_levels(target, RATE, centres)
+    off = []
+    for start in ("level", "spectrum"):
+        params = begin(change(config, start=start), model, drawn, extra, batch)
+        made = model.render(params, extra, curves, jax.random.key(2), model.bank)
+        off.append(20.0 * np.abs(band_levels(made, RATE, centres) - wanted) / 2.0)
+        if start == "level":
+            np.testing.assert_allclose(np.std(made), np.std(target), rtol=0.1)
+    assert off[1].mean() < 2.5
+    assert off[1].mean() < 0.5 * off[0].mean()
+
+
+def test_levels_of_bands_are_densities():
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((4, RATE)).astype(np.float32)
+    centres = np.geomspace(100.0, 3000.0, 20)
+    flat = band_levels(noise, RATE, centres)
+    # White noise is as dense everywhere, however wide the bands are.
+    np.testing.assert_allclose(flat, flat.mean(), atol=0.25)
+    np.testing.assert_allclose(
+        band_levels(10 * noise, RATE, centres), flat + 2, atol=1e-3
+    )
+
+
+def test_silence_does_not_outweigh_a_batch():
+    rng = np.random.default_rng(0)
+    target = 0.1 * rng.standard_normal((2, RATE)).astype(np.float32)
+    terms = {
+        "stft/spectral_convergence": jnp.array([0.5, 1e4]),
+        "stft/log_magnitude": jnp.array([1.0, 3.0]),
+    }
+    found = batch_means(terms, target * np.array([[1.0], [1e-9]]))
+    assert float(found["stft/spectral_convergence"]) < 2.0
+    assert float(found["stft/log_magnitude"]) == 2.0
+    same = batch_means(terms, target[:1].repeat(2, 0))
+    np.testing.assert_allclose(same["stft/spectral_convergence"], 5000.25, rtol=1e-6)

@@ -1,16 +1,12 @@
 """NoiseBandNet as a training task: textures driven by control curves.
 
-    curves -> network -> outputs -> synth.to_controls -> controls -> synth.render
-
-What the synth is, the configuration says: noise bands, filtered noise behind the same
-network (what it is compared with), harmonics, or harmonics and noise bands. Batches are
-dictionaries of ``audio`` [batch, time], each curve [batch, frames] in physical units.
+Batches are dictionaries of ``audio`` [batch, time] and each curve [batch, frames] in
+physical units, measured of whole recordings beforehand.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,28 +18,19 @@ from ddspx.data.dataset import batches
 from ddspx.data.manifest import Clip
 from ddspx.data.split import select
 from ddspx.features import a_weighted_loudness_db, rms_db, spectral_centroid_hz
-from ddspx.filterbank import NoiseBank
-from ddspx.losses import StftRecipe, spectral_distance
-from ddspx.models.noisebandnet import Network, NetworkConfig, make_network
-from ddspx.synths.base import Synth
-from ddspx.tasks.texture_controls import ControlsConfig, normalize, statistics
+from ddspx.losses import SPECTRAL_CONVERGENCE, spectral_distance
+from ddspx.tasks.noisebandnet_model import Model, NoiseBandRunConfig, make_model
+from ddspx.tasks.texture_controls import statistics
 from ddspx.tasks.texture_sounds import (
-    CropsConfig,
     Sound,
     crops,
     load_sounds,
     split_in_time,
     windows,
 )
-from ddspx.tasks.texture_synths import (
-    SourceConfig,
-    make_bank,
-    make_source,
-    render_sounds,
-)
-from ddspx.training.configuration import FitConfig
+from ddspx.tasks.texture_start import begin, first_crops
 from ddspx.training.fit import fit
-from ddspx.training.optimizer import OptimizerConfig, apply_gradients, make_optimizer
+from ddspx.training.optimizer import apply_gradients, make_optimizer
 from ddspx.training.parallel import by_row, on_every_device, replicate
 from ddspx.training.task import Sounds, Task, TrainState, create_state
 from ddspx.types import Rate, Signal
@@ -53,134 +40,7 @@ from ddspx.types import Rate, Signal
 TRACKING_MS = 46.0
 _LOWEST_HZ = 20.0
 _SILENT_DB = -80.0
-# Between which the level of the start is looked for, and how finely.
-_SHIFTS, _HALVINGS = (-12.0, 12.0), 12
-
-
-@dataclass(frozen=True)
-class SpectralLossConfig:
-    """The multi-resolution STFT loss.
-
-    Attributes:
-      fft_sizes: samples at 44.1 kHz, scaled to the powers of two that are nearest at
-        other rates; hops are a quarter.
-      convergence: weight of the spectral convergence.
-      log_magnitude: weight of the logarithmic term.
-    """
-
-    fft_sizes: tuple[int, ...] = (8192, 4096, 2048, 1024, 512, 128, 32)
-    convergence: float = 1.0
-    log_magnitude: float = 1.0
-
-    def recipe(self, sample_rate: int) -> StftRecipe:
-        """What is compared at a sample rate."""
-        octaves = np.log2(np.array(self.fft_sizes) * (sample_rate / 44100))
-        sizes = {2 ** max(4, round(float(o))) for o in octaves}
-        sizes = tuple(sorted(sizes, reverse=True))
-        return StftRecipe(
-            fft_sizes=sizes,
-            hop_sizes=tuple(size // 4 for size in sizes),
-            window_lengths=sizes,
-            weights={
-                "stft/spectral_convergence": self.convergence,
-                "stft/log_magnitude": self.log_magnitude,
-            },
-        )
-
-
-@dataclass(frozen=True)
-class NoiseBandRunConfig:
-    """A training run of a texture model.
-
-    Attributes:
-      source: the synth.
-      network: what drives it.
-      controls: the curves.
-      crops: what it is shown.
-      start: of the outputs' biases: ``"plain"``, as drawn, which for many noise bands
-        is far too loud and for filtered noise nearly silent; ``"level"``, shifted
-        together until the sound is as loud as the recordings.
-      loss: what is minimised.
-      optimizer: how.
-      fit: how long, how often.
-    """
-
-    source: SourceConfig = field(default_factory=SourceConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    controls: ControlsConfig = field(default_factory=ControlsConfig)
-    crops: CropsConfig = field(default_factory=CropsConfig)
-    start: Literal["plain", "level"] = "plain"
-    loss: SpectralLossConfig = field(default_factory=SpectralLossConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-
-    def __post_init__(self):
-        if self.source.harmonic and "f0_hz" not in self.controls.names:
-            raise ValueError(
-                f"source {self.source.kind!r} needs the control f0_hz among"
-                f" {self.controls.names}"
-            )
-        longest = max(self.loss.recipe(self.source.sample_rate).fft_sizes)
-        if longest > self.frames * self.source.hop:
-            raise ValueError(
-                f"crops of {self.crops.seconds} s are shorter than the longest FFT of"
-                f" the loss, {longest} samples; lengthen the crops or leave it out"
-            )
-
-    @property
-    def frames(self) -> int:
-        """Frames of a crop."""
-        samples = round(self.crops.seconds * self.source.sample_rate)
-        return max(-(-samples // self.source.hop), 1)
-
-
-class Model(NamedTuple):
-    """Network and synth, and how they follow each other.
-
-    Attributes:
-      network: of the configuration.
-      synth: of the configuration; it holds the bank, which a compiled function should
-        get as an argument.
-      bank: loops of noise, or None where the synth needs none.
-      drive: ``(params, stored, curves[..., frames] by name, memory=None) -> (controls
-        of the synth, memory)``: what the network remembers behind the last frame.
-      render: ``(params, extra, curves[batch, frames] by name, key, bank) ->
-        audio[batch, time]`` at the level of training.
-    """
-
-    network: Network
-    synth: Synth
-    bank: NoiseBank | None
-    drive: Any
-    render: Any
-
-
-def make_model(config: NoiseBandRunConfig) -> Model:
-    """The model of a configuration.
-
-    Args:
-      config: of the run.
-
-    Returns:
-      A `Model`.
-    """
-    bank = make_bank(config.source)
-    synth = make_source(config.source, bank)
-    names = config.controls.names
-    network = make_network(config.network, len(names), synth.sizes)
-
-    def drive(params, stored, curves, memory=None):
-        seen = normalize(names, stored, curves)
-        outputs, memory = network.apply(params, seen, memory)
-        if config.source.harmonic:
-            outputs["f0_hz"] = jnp.asarray(curves["f0_hz"])
-        return synth.to_controls(outputs), memory
-
-    def render(params, extra, curves, key, bank):
-        controls, _ = drive(params, extra["controls"], curves)
-        return render_sounds(config.source, bank, controls, key)
-
-    return Model(network, synth, bank, drive, render)
+_LEAST_POWER = 1e-10
 
 
 class Training(NamedTuple):
@@ -222,6 +82,30 @@ def prepare(
     stored = statistics(config.controls, [sound.curves for sound in training])
     extra = {"controls": stored, "gain": np.float32(gain)}
     return Training(tuple(training), tuple(held_out), extra)
+
+
+def batch_means(terms: Mapping[str, jax.Array], target: Signal) -> dict[str, Any]:
+    """Means of the terms of a loss over a batch, that of the quotient by level.
+
+        spectral_convergence = sum_i r_i c_i / sum_i r_i,   r_i the RMS of target i
+
+    A quotient by next to nothing outweighs a whole batch otherwise: recordings have
+    pauses. At equal levels it is the mean.
+
+    Args:
+      terms: of `ddspx.losses.spectral_distance`, each [batch].
+      target: [batch, time].
+
+    Returns:
+      Scalars by name.
+    """
+    power = jnp.mean(jnp.square(jnp.asarray(target)), -1)
+    level = jnp.sqrt(jnp.maximum(power, _LEAST_POWER))
+    share = level / jnp.sum(level)
+    return {
+        name: jnp.sum(share * term) if name == SPECTRAL_CONVERGENCE else jnp.mean(term)
+        for name, term in terms.items()
+    }
 
 
 def tracking(
@@ -280,8 +164,8 @@ def noisebandnet_task(
       extra: see `Training`.
       mesh: devices that share the batch; None for one.
       model: of the configuration; made when None.
-      start: batch of training sounds whose level the untrained model is brought to;
-        None leaves it as drawn.
+      start: batch of training sounds that the untrained model is brought near to, see
+        `ddspx.tasks.texture_start`; None leaves it as drawn.
 
     Returns:
       A `Task`. Its evaluation draws the same noise each time: ``loss`` with its terms,
@@ -297,16 +181,18 @@ def noisebandnet_task(
         params = jax.jit(made.network.init)(init_key)
         stored = jax.tree.map(jnp.asarray, dict(extra))
         if start is not None:
-            params = at_level(config, made, params, stored, start)
+            params = begin(config, made, params, stored, start)
         return create_state(params, optimizer.init(params), run_key, stored)
 
     def judged(params, extra, batch, key, bank):
         curves = {name: batch[name] for name in config.controls.names}
         sound = made.render(params, extra, curves, key, bank)
         target = batch["audio"] * extra["gain"]
-        loss, terms = spectral_distance(sound, target, recipe)
-        means = {name.split("/")[1]: jnp.mean(term) for name, term in terms.items()}
-        return jnp.mean(loss), (means, sound, target)
+        _, terms = spectral_distance(sound, target, recipe)
+        means = batch_means(terms, target)
+        loss = sum(recipe.weights[name] * mean for name, mean in means.items())
+        named = {name.split("/")[1]: mean for name, mean in means.items()}
+        return jnp.asarray(loss), (named, sound, target)
 
     def step(state, batch, bank):
         (loss, (terms, sound, _)), gradients = jax.value_and_grad(judged, has_aux=True)(
@@ -372,47 +258,6 @@ def _compiled(function, bank, mesh, *, donate):
     return lambda state, batch: compiled(state, batch, bank)
 
 
-def at_level(
-    config: NoiseBandRunConfig,
-    model: Model,
-    params: Any,
-    extra: Mapping[str, Any],
-    batch: Mapping[str, Any],
-) -> Any:
-    """Shifts the biases of all outputs until the sound is as loud as recordings are.
-
-    Args:
-      config: of the run.
-      model: of the run.
-      params: of the network.
-      extra: see `Training`.
-      batch: of training sounds.
-
-    Returns:
-      ``params`` with another bias of the last layer.
-    """
-    curves = {name: jnp.asarray(batch[name]) for name in config.controls.names}
-    wanted = rms_db(jnp.asarray(batch["audio"]).reshape(-1) * extra["gain"])
-
-    def shifted(shift):
-        output = {**params["output"], "bias": params["output"]["bias"] + shift}
-        return {**params, "output": output}
-
-    @jax.jit
-    def level(shift, bank):
-        key = jax.random.key(0)
-        sound = model.render(shifted(shift), extra, curves, key, bank)
-        return rms_db(sound.reshape(-1))
-
-    low, high = _SHIFTS
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        low, high = (
-            (middle, high) if level(middle, model.bank) < wanted else (low, middle)
-        )
-    return shifted(0.5 * (low + high))
-
-
 def _curves_figure(config, curves, pairs):
     """The curves that drive, above the loudness of what came of them."""
     hop_s = config.source.hop / config.source.sample_rate
@@ -459,8 +304,8 @@ def train_noisebandnet(
     known, held_out = _parted(config, model.synth, clips, cache)
     prepared = prepare(config, known, held_out)
     hop, rows = config.source.hop, config.crops.batch_size
-    begin = first_batch(config, known)
-    task = noisebandnet_task(config, prepared.extra, mesh, model=model, start=begin)
+    start = first_crops(config, known)
+    task = noisebandnet_task(config, prepared.extra, mesh, model=model, start=start)
     with task:
         return fit(
             task,
@@ -472,24 +317,6 @@ def train_noisebandnet(
             file_names=[sound.name for sound in known],
             mesh=mesh,
         )
-
-
-def first_batch(
-    config: NoiseBandRunConfig, sounds: Sequence[Sound]
-) -> dict[str, np.ndarray] | None:
-    """What `noisebandnet_task` takes its level from, where the configuration asks.
-
-    Args:
-      config: of the run.
-      sounds: that it is trained on.
-
-    Returns:
-      The first crops of training, or None.
-    """
-    if config.start == "plain":
-        return None
-    hop, rows = config.source.hop, config.crops.batch_size
-    return batches(crops(sounds, config.crops, config.frames, hop), rows)[0]
 
 
 def _parted(config, synth, clips, cache):

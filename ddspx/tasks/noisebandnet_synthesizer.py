@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddspx.tasks.noisebandnet import NoiseBandRunConfig, make_model
+from ddspx.tasks.noisebandnet_model import NoiseBandRunConfig, make_model
 from ddspx.tasks.synthesizer import (
     Curves,
     Synthesizer,

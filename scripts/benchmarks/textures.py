@@ -43,15 +43,8 @@ from ddspx.data.dataset import batches
 from ddspx.data.manifest import Clip
 from ddspx.losses import spectral_distance
 from ddspx.models.noisebandnet import count_parameters, hidden_for
-from ddspx.tasks.noisebandnet import (
-    Model,
-    NoiseBandRunConfig,
-    first_batch,
-    make_model,
-    noisebandnet_task,
-    prepare,
-    tracking,
-)
+from ddspx.tasks.noisebandnet import noisebandnet_task, prepare, tracking
+from ddspx.tasks.noisebandnet_model import Model, NoiseBandRunConfig, make_model
 from ddspx.tasks.texture_sounds import (
     Sound,
     crops,
@@ -59,6 +52,7 @@ from ddspx.tasks.texture_sounds import (
     piece,
     windows,
 )
+from ddspx.tasks.texture_start import first_crops
 from ddspx.training.checkpoint import restore_params
 from ddspx.training.configuration import load_preset
 from ddspx.training.fit import LOGS, fit
@@ -202,11 +196,12 @@ def named_config(name: str, base: NoiseBandRunConfig) -> NoiseBandRunConfig:
             f"model {name!r} is unknown; there are bands, parallel, harmonic,"
             " harmonic_bands and filtered_N with N bins"
         )
-    config = change(base, source=change(base.source, kind=name))
-    if config.source.harmonic:
-        names = dict.fromkeys((*base.controls.names, "f0_hz", "confidence"))
-        config = change(config, controls=change(base.controls, names=tuple(names)))
-    return config
+    source = change(base.source, kind=name)
+    names = dict.fromkeys(base.controls.names)
+    if source.harmonic:
+        names |= dict.fromkeys(("f0_hz", "confidence"))
+    controls = change(base.controls, names=tuple(names))
+    return change(base, source=source, controls=controls)
 
 
 def step_costs(
@@ -376,7 +371,7 @@ def train(
     prepared = prepare(config, known, held_out)
     rows = config.crops.batch_size
     state = fit(
-        _task_for(entry, prepared.extra, first_batch(entry.config, known)),
+        _task_for(entry, prepared.extra, first_crops(entry.config, known)),
         batches(crops(known, config.crops, config.frames, hop), rows),
         config.fit,
         run,
@@ -394,7 +389,8 @@ def judge(
 ) -> dict[str, Any]:
     """Measures of every held-out piece of half a second, and whose piece it is.
 
-    Pieces below -60 dB of full scale (digital silence at an end) are left out.
+    Pieces 50 dB below the loudest sample that was trained on are left out: a quotient
+    by silence says nothing.
     """
     rate, hop = entry.config.source.sample_rate, entry.config.source.hop
     frames = round(PIECE_S * rate / hop)
@@ -409,7 +405,7 @@ def judge(
         for name in MEASURES:
             found[name].append(np.asarray(values[name], np.float64))
         groups += [sounds[index].name for index in batch["file"]]
-        loud.append(np.mean(np.square(batch["audio"]), -1) > 1e-6)
+        loud.append(np.mean(np.square(extra["gain"] * batch["audio"]), -1) > 1e-5)
     heard = np.concatenate(loud)[:count]
     return {
         "groups": [g for g, h in zip(groups[:count], heard, strict=True) if h],
