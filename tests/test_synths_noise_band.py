@@ -68,6 +68,20 @@ def test_an_odd_hop_has_its_frames_on_a_sample(loops, amplitudes):
         assert np.isclose(found[t], amplitudes[0, m] @ noise, atol=1e-5)
 
 
+def test_one_frame_holds(loops, bank, amplitudes):
+    for frame_at, late in (("middle", HOP // 2), ("start", 0)):
+        given = jnp.asarray(amplitudes[:, :1])
+        found, back = jax.vjp(partial(_rendered, bank, frame_at), given)
+        noise = np.float32(loops[:, late : late + HOP])
+        np.testing.assert_allclose(found, amplitudes[:, 0] @ noise, atol=1e-5)
+        asked = np.asarray(back(jnp.ones_like(found))[0])
+        np.testing.assert_allclose(asked[1, 0], noise.sum(-1), atol=1e-4)
+
+
+def _rendered(bank, frame_at, amplitudes):
+    return render_batch(bank, amplitudes, frame_at=frame_at)
+
+
 @pytest.mark.parametrize("frame_at", ["middle", "start"])
 def test_gradient_is_that_of_the_plain_form(loops, amplitudes, frame_at):
     with jax.enable_x64(True):

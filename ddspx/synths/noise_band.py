@@ -125,10 +125,10 @@ def render_batch(
     amplitudes = _checked(bank, amplitudes, 3)
     middle = frame_at == "middle"
     weights = _weights(bank.hop, frame_at)
-    ends = [(0, 0), (1 if middle else 0, 1), (0, 0)]
-    padded = jnp.pad(amplitudes, ends, mode="edge")
     position = jnp.asarray(position, jnp.int32) % bank.hops
-    audio = _products(bank, padded, position, weights, _together(bank))
+    # Values hold before the first frame and after the last.
+    held = (int(middle), 1)
+    audio = _products(bank, amplitudes, position, weights, _together(bank), held)
     audio = audio.reshape(len(audio), -1)
     start = bank.hop - bank.hop // 2 if middle else 0
     return audio[:, start : start + amplitudes.shape[1] * bank.hop]
@@ -244,9 +244,10 @@ def _products(
     position: jax.Array,
     weights: tuple[float, ...],
     together: int,
+    held: tuple[int, int] = (0, 0),
 ) -> jax.Array:
-    found = _hops(amplitudes, bank.frames, position, weights, bank.hops, together)
-    return jnp.asarray(found)
+    plan = weights, bank.hops, together, held
+    return jnp.asarray(_hops(amplitudes, bank.frames, position, plan))
 
 
 def _slice(frames: jax.Array, place: jax.Array, count: int, hops: int) -> jax.Array:
@@ -264,80 +265,106 @@ def _as_float(noise: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return noise.astype(dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _hops(amplitudes, frames, position, weights, hops, together):
-    """Sound of the hops between frames: [batch, n + 1, bands] to [batch, n, hop].
+def _scanned(step, carry, count, together):
+    """Steps over hops, so many together and the rest at the end; their sound joined."""
+    together = max(1, min(together, count))
+    full, rest = divmod(count, together)
+    pieces = []
+    if full:
+        carry, audio = lax.scan(
+            lambda c, m: step(c, m * together, together), carry, jnp.arange(full)
+        )
+        if audio is not None:
+            pieces.append(audio.reshape(full * together, *audio.shape[2:]))
+    if rest:
+        carry, audio = step(carry, full * together, rest)
+        pieces.append(audio)
+    return carry, pieces
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _hops(amplitudes, frames, position, plan):
+    """Sound of the hops between frames, [batch, frames, bands] to [batch, hops, hop].
 
     Y[m] = [A[m]; A[m + 1]] N[m],   y[m] = (1 - w) Y0[m] + w Y1[m]
+
+    `plan` has the weights, the hops of the loops, how many are multiplied together, and
+    how many hops before the first frame and after the last hold its amplitudes.
     """
+    weights, hops, together, held = plan
     batch, count = len(amplitudes), amplitudes.shape[1] - 1
-    together = min(together, count)
     share = jnp.asarray(weights, amplitudes.dtype).reshape(1, 1, -1)
 
-    def some(first, n):
-        noise = _slice(frames, position + first, n, hops)
-        noise = _as_float(noise, amplitudes.dtype)
+    def noise_of(hop, n):
+        return _as_float(_slice(frames, position + hop, n, hops), amplitudes.dtype)
+
+    def some(_, first, n):
         ends = lax.dynamic_slice_in_dim(amplitudes, first, n + 1, 1)
         ends = jnp.swapaxes(ends, 0, 1)
         both = jnp.concatenate([ends[:-1], ends[1:]], 1)
-        found = jnp.matmul(both, noise, precision=PRECISE)
-        return found[:, :batch] + share * (found[:, batch:] - found[:, :batch])
+        found = jnp.matmul(both, noise_of(held[0] + first, n), precision=PRECISE)
+        later = found[:, batch:] - found[:, :batch]
+        return None, found[:, :batch] + share * later
 
-    full = count // together
-    _, audio = lax.scan(
-        lambda _, m: (None, some(m * together, together)), None, jnp.arange(full)
-    )
-    audio = audio.reshape(full * together, batch, -1)
-    if count % together:
-        rest = some(full * together, count % together)
-        audio = jnp.concatenate([audio, rest])
-    return jnp.swapaxes(audio, 0, 1)
+    def still(frame, hop):
+        one = amplitudes[None, :, frame]
+        return jnp.matmul(one, noise_of(hop, 1), precision=PRECISE)
 
-
-def _hops_forward(amplitudes, frames, position, weights, hops, together):
-    audio = _hops(amplitudes, frames, position, weights, hops, together)
-    return audio, (frames, position)
+    _, pieces = _scanned(some, None, count, together)
+    pieces = [still(0, 0)] * held[0] + pieces + [still(-1, held[0] + count)] * held[1]
+    return jnp.swapaxes(jnp.concatenate(pieces), 0, 1)
 
 
-def _hops_backward(weights, hops, together, kept, cotangent):
-    """dA[m] = (w g)[m - 1] N[m - 1]^T + ((1 - w) g)[m] N[m]^T."""
+def _hops_forward(amplitudes, frames, position, plan):
+    return _hops(amplitudes, frames, position, plan), (frames, position)
+
+
+def _hops_backward(plan, kept, cotangent):
+    """dA[m] = (w g)[m - 1] N[m - 1]^T + ((1 - w) g)[m] N[m]^T.
+
+    Written into the one array that it gives, since that is as large as the bank.
+    """
     frames, position = kept
-    batch, count = cotangent.shape[:2]
-    together = min(together, count)
+    weights, hops, together, held = plan
+    batch, bands = len(cotangent), frames.shape[1]
+    count = cotangent.shape[1] - sum(held)
     share = jnp.asarray(weights, cotangent.dtype).reshape(1, 1, -1)
 
-    def some(carry, first, n):
-        found, left = carry
-        noise = _slice(frames, position + first, n, hops)
-        noise = _as_float(noise, cotangent.dtype)
-        own = lax.dynamic_slice_in_dim(cotangent, first, n, 1)
-        both = jnp.concatenate([(1.0 - share) * own, share * own])
-        both = lax.dot_general(
-            jnp.swapaxes(both, 0, 1),
-            noise,
+    def back(sound, hop):
+        """From hops of sound [batch, n, hop] to amplitudes [batch, n, bands]."""
+        noise = _slice(frames, position + hop, sound.shape[1], hops)
+        found = lax.dot_general(
+            jnp.swapaxes(sound, 0, 1),
+            _as_float(noise, sound.dtype),
             (((2,), (2,)), ((0,), (0,))),
             precision=PRECISE,
         )
-        both = jnp.swapaxes(both, 0, 1)
+        return jnp.swapaxes(found, 0, 1)
+
+    def some(carry, first, n):
+        found, left = carry
+        own = lax.dynamic_slice_in_dim(cotangent, held[0] + first, n, 1)
+        both = back(jnp.concatenate([(1 - share) * own, share * own]), held[0] + first)
         now, later = both[:batch], both[batch:]
         now = now + jnp.concatenate([left, later[:, :-1]], 1)
         found = lax.dynamic_update_slice_in_dim(found, now, first, 1)
-        return found, later[:, -1:]
+        return (found, later[:, -1:]), None
 
-    bands = frames.shape[1]
     carry = (
         jnp.zeros((batch, count + 1, bands), cotangent.dtype),
         jnp.zeros((batch, 1, bands), cotangent.dtype),
     )
-    full = count // together
-    carry, _ = lax.scan(
-        lambda c, m: (some(c, m * together, together), None), carry, jnp.arange(full)
-    )
-    if count % together:
-        carry = some(carry, full * together, count % together)
-    found, left = carry
-    found = lax.dynamic_update_slice_in_dim(found, left, count, 1)
-    return found, None, None
+    (found, left), _ = _scanned(some, carry, count, together)
+    if held[1]:
+        left = left + back(cotangent[:, -1:], held[0] + count)
+    if held[0]:
+        before = back(cotangent[:, :1], 0)
+        if count:
+            before = before + found[:, :1]
+            found = lax.dynamic_update_slice_in_dim(found, before, 0, 1)
+        else:
+            left = left + before
+    return lax.dynamic_update_slice_in_dim(found, left, count, 1), None, None
 
 
 _hops.defvjp(_hops_forward, _hops_backward)
