@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -170,6 +171,111 @@ def curves(
         axis.set_yscale("log")
     axis.grid(True, which="both", alpha=0.25)
     axis.legend()
+    return figure
+
+
+def rainbowgram_picture(phase_change: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Colours of a rainbowgram: hue from the change of phase, brightness from level.
+
+    Args:
+      phase_change: within [-1, 1] [bins, frames], see `ddspx.constant_q.rainbowgram`.
+      level: within [0, 1] [bins, frames].
+
+    Returns:
+      RGB within [0, 1] [bins, frames, 3], black at level 0.
+    """
+    # A colour circle, as a phase is one: -1 and 1 are the same hue.
+    colours = colormaps["hsv"]((np.asarray(phase_change) + 1.0) / 2.0)[..., :3]
+    return colours * np.asarray(level)[..., None]
+
+
+def rainbowgram(
+    phase_change: np.ndarray,
+    level: np.ndarray,
+    frequencies_hz: np.ndarray,
+    frame_rate_hz: float,
+    *,
+    title: str = "",
+) -> Figure:
+    """Constant-Q spectrogram coloured by instantaneous frequency.
+
+    Args:
+      phase_change: as in `rainbowgram_picture`.
+      level: as in `rainbowgram_picture`.
+      frequencies_hz: of the bins, at equal steps of log frequency [bins].
+      frame_rate_hz: frames a second.
+      title: above the picture.
+    """
+    bins, frames = np.shape(level)
+    figure = Figure(figsize=(8.0, 4.5), layout="constrained")
+    axis = figure.add_subplot()
+    axis.imshow(
+        rainbowgram_picture(phase_change, level),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0.0, frames / frame_rate_hz, -0.5, bins - 0.5),
+    )
+    places = np.unique(np.linspace(0, bins - 1, 7).round().astype(int))
+    axis.set_yticks(places, [f"{frequencies_hz[p]:.0f}" for p in places])
+    axis.set(xlabel="time / s", ylabel="frequency / Hz", title=title)
+    return figure
+
+
+def control_curves(
+    controls: Mapping[str, np.ndarray],
+    frame_rate_hz: float,
+    *,
+    marked: Mapping[str, np.ndarray] | None = None,
+    title: str = "",
+) -> Figure:
+    """Controls over time, one below the other on one axis of time.
+
+    Args:
+      controls: by name, [frames] as a line or [frames, k] as an image; names with the
+        ending ``_hz`` of lines have a log axis.
+      frame_rate_hz: frames a second.
+      marked: by the name of a control, frames to show grey (bool [frames]), such as
+        those without a pitch.
+      title: above everything.
+    """
+    figure = Figure(figsize=(8.0, 1.7 * len(controls) + 0.6), layout="constrained")
+    axes = figure.subplots(len(controls), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (name, value) in zip(axes, controls.items(), strict=True):
+        value = np.asarray(value)
+        seconds = np.arange(len(value)) / frame_rate_hz
+        if value.ndim == 1:
+            axis.plot(seconds, value, linewidth=1.2)
+            if name.endswith("_hz") and np.all(value > 0):
+                axis.set_yscale("log")
+                low, high = value.min() / 1.1, value.max() * 1.1
+                axis.set_ylim(low, high)
+                _hz_ticks(axis.yaxis, high)
+                # No more than one tick falls into a narrow range: write its ends.
+                if high < 4 * low:
+                    ends = np.geomspace(low * 1.05, high / 1.05, 3)
+                    axis.yaxis.set_ticks(ends, labels=[f"{e:.0f}" for e in ends])
+            axis.grid(True, alpha=0.25)
+        else:
+            extent = (0.0, len(value) / frame_rate_hz, -0.5, value.shape[1] - 0.5)
+            axis.imshow(
+                value.T, origin="lower", aspect="auto", extent=extent, cmap="magma"
+            )
+        if marked is not None and name in marked:
+            axis.fill_between(
+                seconds,
+                0,
+                1,
+                where=np.asarray(marked[name], bool).tolist(),
+                transform=axis.get_xaxis_transform(),
+                color="grey",
+                alpha=0.25,
+                linewidth=0,
+            )
+        axis.set_ylabel(name)
+    axes[-1].set_xlabel("time / s")
+    if title:
+        figure.suptitle(title)
     return figure
 
 

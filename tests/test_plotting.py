@@ -50,3 +50,34 @@ def test_figures_are_figures_and_files_are_pictures(tmp_path):
     assert lines.axes[0].lines[0].get_ydata()[1] == 4.0
     boxes = plotting.distributions({"a": np.array([1.0, 2.0, 9.0])}, y_label="loss")
     assert boxes.axes[0].get_yscale() == "log"
+
+
+def test_a_rainbowgram_is_black_where_nothing_sounds_and_coloured_by_phase():
+    level = np.array([[0.0, 1.0, 1.0], [1.0, 0.5, 0.0]])
+    change = np.array([[0.3, 0.0, -1.0], [1.0, 0.0, 0.2]])
+    picture = plotting.rainbowgram_picture(change, level)
+    assert picture.shape == (2, 3, 3)
+    np.testing.assert_array_equal(picture[level == 0], 0.0)
+    # A phase is a circle: -1 and 1 look alike; half the level, half the brightness.
+    np.testing.assert_allclose(picture[0, 2], picture[1, 0], atol=0.1)
+    np.testing.assert_allclose(picture[1, 1], 0.5 * picture[0, 1])
+    figure = plotting.rainbowgram(change, level, np.array([100.0, 200.0]), 10.0)
+    (image,) = figure.axes[0].images
+    assert image.get_extent()[1] == pytest.approx(0.3)
+
+
+def test_controls_are_drawn_one_below_the_other():
+    controls = {
+        "f0_hz": np.linspace(100.0, 900.0, 50),
+        "loudness_db": np.linspace(-60.0, -20.0, 50),
+        "harmonic_distribution": np.eye(50, 8),
+    }
+    marked = {"f0_hz": np.arange(50) < 10}
+    figure = plotting.control_curves(controls, 25.0, marked=marked)
+    assert [axis.get_ylabel() for axis in figure.axes] == list(controls)
+    assert figure.axes[0].get_yscale() == "log"
+    assert figure.axes[1].get_yscale() == "linear"
+    line = figure.axes[0].lines[0]
+    np.testing.assert_allclose(line.get_xdata()[-1], 49 / 25.0)
+    assert len(figure.axes[0].collections) == 1 and len(figure.axes[2].images) == 1
+    assert not figure.axes[1].collections
