@@ -35,6 +35,7 @@ LEVELS = {
     "notes": 3,
     "timbre": 3,
     "losses": 3,
+    "spectral_terms": 3,
     "parameter_losses": 3,
     "plotting": 3,
     "training": 3,
