@@ -19,7 +19,8 @@ recovery (hidden settings of plug-ins, found with a target given; which controls
 told at all), plugins (every installed one: does it load, repeat, give sound), devices
 (how near chains of plug-ins come to real hardware), controller_gradients (methods that
 train a controller by sound, at equal renders), controller_steps (where the time of such
-a training step goes), synths (forward and gradient time and memory of the synths,
+a training step goes), pitch (f0 beside librosa: right on tones of known pitch in noise
+and rooms, alike on recordings, how fast), synths (forward and gradient time and memory of the synths,
 against their plain formulation in JAX and the roofline), textures (noise bands against
 filtered noise of several sizes: equal parameters, equal time, sounds not trained on).
 """
@@ -49,6 +50,7 @@ SUITES = (
     "devices",
     "controller_gradients",
     "controller_steps",
+    "pitch",
     "noisebandnet",
     "synths",
     "textures",
