@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ddspx.features import a_weighted_loudness_db
 from ddspx.signal import power, stft_frames
-from ddspx.types import PerExample, Rate, Signal
+from ddspx.types import AnyArray, PerExample, Rate, Signal
 
 DDSP_FFT_SIZES = (2048, 1024, 512, 256, 128, 64)
 
@@ -199,7 +199,7 @@ def _spectra(audio: jax.Array, size: int) -> jax.Array:
     return stft_frames(audio, fft_size=size, hop_length=hop, center=False)
 
 
-def _root(powers: jax.Array) -> jax.Array:
+def _root(powers: AnyArray) -> jax.Array:
     """Square root with gradient 0, not infinity, at 0."""
     there = powers > 0
     return jnp.where(there, jnp.sqrt(jnp.where(there, powers, 1.0)), 0.0)
