@@ -167,7 +167,7 @@ def test_presets_train(name, clips, tmp_path):
     # The sizes of the network and of crops are kept; fewer bands, one crop a step.
     config = change(
         config,
-        source=change(config.source, bands=32, loop=4096),
+        source=change(config.source, bands=32, loop=8192),
         crops=change(config.crops, batch_size=1),
         fit=change(config.fit, log_every=1, evaluate_every=2, save_every=2),
     )
@@ -244,7 +244,9 @@ def test_a_new_sound_is_played_in_the_units_of_the_training_sounds(run, clips):
         synthesizer.render({"loudness_db": np.zeros(4)}, jax.random.key(0))
 
 
-@pytest.mark.parametrize("kind", ["bands", "filtered_noise"])
+@pytest.mark.parametrize(
+    "kind", ["bands", pytest.param("filtered_noise", marks=pytest.mark.slow)]
+)
 def test_the_start_has_the_level_and_the_spectrum_of_the_recordings(kind, clips):
     config = change(
         SMOKE, start="spectrum", source=change(SMOKE.source, kind=kind, bins=17)
