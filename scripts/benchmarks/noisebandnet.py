@@ -6,11 +6,11 @@
 A row is one number of bands at one batch. The plain form, the paper's in JAX, moves the
 amplitudes to the sample rate ([batch, bands, time]), multiplies and sums; "fusible" is
 the same sum in broadcasts over hops, of which XLA makes one loop. All programs of a row
-are called in turn, round after round: the least counts, ratios are of these. The gradient is value_and_grad of
-the mean square. The roofline is the greater of the time of 4 batch bands time
-operations at the rate of a large matrix product, and of reading bands and amplitudes
-once at the rate of a copy, both measured in the same rounds; the gradient's is twice
-that. Memory is what XLA allots: temporaries, arguments and results.
+are called in turn, round after round: the least counts, ratios are of these. The
+gradient is value_and_grad of the mean square. The roofline is the greater of the time
+of 4 batch bands time operations at the rate of a large matrix product, and of reading
+bands and amplitudes once at the rate of a copy, both measured in the same rounds; the
+gradient's is twice that. Memory is what XLA allots: temporaries, arguments and results.
 
 Then the bank: seconds, wall and processor, to make it, design and noise together (there
 is nothing to cache), and what the process grew by beyond the bank while it did. Last
