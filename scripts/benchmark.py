@@ -20,9 +20,10 @@ told at all), plugins (every installed one: does it load, repeat, give sound), d
 (how near chains of plug-ins come to real hardware), controller_gradients (methods that
 train a controller by sound, at equal renders), controller_steps (where the time of such
 a training step goes), pitch (f0 beside librosa: right on tones of known pitch in noise
-and rooms, alike on recordings, how fast), synths (forward and gradient time and memory of the synths,
-against their plain formulation in JAX and the roofline), textures (noise bands against
-filtered noise of several sizes: equal parameters, equal time, sounds not trained on).
+and rooms, alike on recordings, how fast), synths (forward and gradient time and memory
+of the synths, against their plain formulation in JAX and the roofline), textures (noise
+bands against filtered noise of several sizes: equal parameters, equal time, sounds not
+trained on).
 """
 
 import importlib
