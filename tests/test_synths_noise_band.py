@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddspx.features import spectral_centroid_hz
 from ddspx.filterbank import bank_of_loops, make_bands, noise_bank
+from ddspx.filters import a_weighting_db
+from ddspx.signal import stft
 from ddspx.synths.base import mix, stream
 from ddspx.synths.noise import filtered_noise
 from ddspx.synths.noise_band import (
@@ -246,3 +249,35 @@ def test_what_does_not_fit_is_refused(bank, amplitudes):
         render_channels(
             bank, np.ones((HOPS + 1, 2, BANDS), np.float32), jax.random.key(0)
         )
+
+
+def stretched(values, samples):
+    """torch's linear interpolation, between the middles of frames."""
+    at = (np.arange(samples) + 0.5) * len(values) / samples - 0.5
+    return np.interp(at, np.arange(len(values)), values)
+
+
+@pytest.mark.golden
+def test_controls_of_noisebandnet_are_made_of_our_spectra(theirs):
+    audio = theirs["feat_audio"]
+    spectra = stft(audio, fft_size=128, hop_length=32, pad_mode="constant")
+    level_db = a_weighting_db(np.arange(65) * 16000 / 128)[:, None]
+    loudness = np.mean(np.log(np.abs(spectra) + 1e-7) + level_db, 0)[:-1]
+    np.testing.assert_allclose(loudness, theirs["loudness_raw"], atol=1e-4)
+    wanted = theirs["loudness_norm"][0]
+    inverse = stretched(np.abs(1.0 / loudness), len(wanted))
+    least, most = theirs["loudness_min"], theirs["loudness_max"]
+    np.testing.assert_allclose([inverse.min(), inverse.max()], [least, most], atol=1e-5)
+    found = (inverse - least) / (most - least)
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+    centroid = np.asarray(
+        spectral_centroid_hz(
+            audio, 16000, fft_size=512, hop_length=128, pad_mode="reflect"
+        )
+    )
+    least, most = theirs["centroid_min"], theirs["centroid_max"]
+    np.testing.assert_allclose([centroid.min(), centroid.max()], [least, most], 1e-5)
+    wanted = theirs["centroid_norm"][0]
+    found = stretched((centroid - least) / (most - least), len(wanted))
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
