@@ -80,6 +80,7 @@ def test_training_writes_curves_sounds_and_pictures(run):
     assert b"example/curves" in events
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_bits_of_the_unbroken_one(run, clips, tmp_path):
     _, whole = run
     hop, rows = SMOKE.source.hop, SMOKE.crops.batch_size
@@ -244,9 +245,8 @@ def test_a_new_sound_is_played_in_the_units_of_the_training_sounds(run, clips):
         synthesizer.render({"loudness_db": np.zeros(4)}, jax.random.key(0))
 
 
-@pytest.mark.parametrize(
-    "kind", ["bands", pytest.param("filtered_noise", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bands", "filtered_noise"])
 def test_the_start_has_the_level_and_the_spectrum_of_the_recordings(kind, clips):
     config = change(
         SMOKE, start="spectrum", source=change(SMOKE.source, kind=kind, bins=17)
