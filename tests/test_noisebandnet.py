@@ -43,31 +43,32 @@ def test_default_size_is_the_published_one():
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_blocks_are_the_whole(recurrence):
     network = make_network(NetworkConfig(8, 1, recurrence), 2, SIZES)
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     curves = jax.random.normal(jax.random.key(1), (3, 24, 2))
-    whole, last = network.apply(params, curves)
-    state, found = None, []
+    apply = jax.jit(network.apply)
+    whole, last = apply(params, curves)
+    state, found = jnp.zeros((3, 8)), []
     for start in range(0, 24, 8):
-        part, state = network.apply(params, curves[:, start : start + 8], state)
+        part, state = apply(params, curves[:, start : start + 8], state)
         found.append(part)
     for name, size in SIZES.items():
         joined = jnp.concatenate([part[name] for part in found], 1)
         assert joined.shape == (3, 24, size)
         np.testing.assert_allclose(joined, whole[name], rtol=1e-4, atol=1e-5)
-    assert state is not None
     np.testing.assert_allclose(state, last, rtol=1e-4, atol=1e-5)
     # The past counts.
-    fresh, _ = network.apply(params, curves[:, 16:])
+    fresh, _ = apply(params, curves[:, 16:], jnp.zeros((3, 8)))
     assert not np.allclose(fresh["amplitude"], whole["amplitude"][:, 16:], atol=1e-3)
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_nothing_looks_ahead(recurrence):
     network = make_network(NetworkConfig(8, 1, recurrence), 1, SIZES)
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     curve = jnp.zeros((16, 1))
-    before, _ = network.apply(params, curve)
-    after, _ = network.apply(params, curve.at[9].set(1.0))
+    apply = jax.jit(network.apply)
+    before, _ = apply(params, curve)
+    after, _ = apply(params, curve.at[9].set(1.0))
     moved = jnp.abs(after["amplitude"] - before["amplitude"])[:, 0] > 1e-6
     assert not moved[:9].any()
     assert moved[9:].all()
@@ -75,12 +76,13 @@ def test_nothing_looks_ahead(recurrence):
 
 def test_the_parallel_recurrence_is_its_loop():
     network = make_network(NetworkConfig(4, 1, "parallel"), 1, SIZES)
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     curves = jax.random.normal(jax.random.key(1), (4, 1))
-    whole, _ = network.apply(params, curves)
-    state, rows = None, []
+    apply = jax.jit(network.apply)
+    whole, _ = apply(params, curves)
+    state, rows = jnp.zeros(4), []
     for m in range(4):
-        out, state = network.apply(params, curves[m : m + 1], state)
+        out, state = apply(params, curves[m : m + 1], state)
         rows.append(out["band_amplitudes"])
     np.testing.assert_allclose(
         jnp.concatenate(rows), whole["band_amplitudes"], atol=1e-5
@@ -102,7 +104,7 @@ def test_equal_parameters_by_the_number_of_units():
 
 def test_wrong_controls_are_named():
     network = make_network(NetworkConfig(4, 1), 2, SIZES)
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     with pytest.raises(ValueError, match="reads 2 controls"):
         network.apply(params, jnp.zeros((5, 3)))
     with pytest.raises(ValueError, match="one control and one output"):

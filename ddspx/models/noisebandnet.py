@@ -178,20 +178,20 @@ def hidden_for(
       sizes: of its outputs.
 
     Returns:
-      Units whose number of parameters is nearest, found by bisection.
+      Units whose number of parameters is nearest.
     """
 
     def count(hidden: int) -> int:
         changed = NetworkConfig(hidden, config.layers, config.recurrence)
         return count_parameters(changed, controls, sizes)
 
-    low, high = 1, 2
-    while count(high) < parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    return min((low, high), key=lambda hidden: abs(count(hidden) - parameters))
+    # Products of layers with layers: a quadratic in the units, exactly.
+    known = (1, 2, 3)
+    a, b, c = np.polyfit(known, [count(hidden) for hidden in known], 2)
+    units = (-b + np.sqrt(max(b * b - 4.0 * a * (c - parameters), 0.0))) / (2.0 * a)
+    near = [max(int(units) + off, 1) for off in (0, 1)]
+    size = np.polyval((a, b, c), near)
+    return near[int(np.argmin(np.abs(size - parameters)))]
 
 
 def from_torch(weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
