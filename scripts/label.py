@@ -12,6 +12,7 @@ code 2.
 """
 
 import math
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -59,10 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
                 print(said, flush=True)
             if options.browser:
                 server.show("/")
+            loop = server.io_loop
+            # Also where whoever started this has it ignore Ctrl-C, as shells do
+            # with what they put in the background.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.asyncio_loop.add_signal_handler(number, loop.stop)
             try:
-                server.io_loop.start()
-            except KeyboardInterrupt:
-                pass
+                loop.start()
             finally:
                 server.stop()
     except (ValueError, OSError, ImportError) as error:
