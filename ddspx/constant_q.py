@@ -27,11 +27,19 @@ _LEAST_RESPONSE = 1e-6
 
 
 class _Group(NamedTuple):
-    """Filters of one octave, by their spectra where these are not nothing."""
+    """Filters of one octave, by their spectra where these are not nothing.
+
+    Attributes:
+      fft_size: samples of a frame.
+      first_bin: of the FFT, at which the responses begin.
+      to_real: by what real parts of the bins are multiplied [bins, filters].
+      to_imaginary: by what imaginary parts are.
+    """
 
     fft_size: int
     first_bin: int
-    response: np.ndarray
+    to_real: np.ndarray
+    to_imaginary: np.ndarray
 
 
 @partial(
@@ -61,10 +69,9 @@ def constant_q(
                   sum_n x[m hop + n] w_k[n] exp(-2 pi i n f_k / rate)
         N_k = Q rate / f_k,  Q = scale (q + 1) / (q - 1),  q = 2^(2 / bins_per_octave)
 
-    with w_k a Hann window of N_k samples. What a filter lets through of negative
-    frequencies, its side lobes, is left out as librosa does. Equal to librosa's filters
-    at the full rate; librosa.cqt itself halves the rate from octave to octave, with
-    filters cut anew at each rate, which moves its values by 2 to 4 % of the greatest.
+    with w_k a Hann window of N_k samples. Equal to librosa's filters at the full rate;
+    librosa.cqt itself halves the rate from octave to octave, with filters cut anew at
+    each rate, which moves its values by 2 to 4 % of the greatest.
 
     Args:
       audio: [..., time], at least one sample.
@@ -103,15 +110,20 @@ def constant_q(
         span = (chunk - 1) * hop_length + group.fft_size
         after = (chunks * chunk - 1) * hop_length + half - signal.shape[0]
         padded = jnp.pad(signal, (half, max(0, after)))
-        last = group.first_bin + group.response.shape[1]
+        last = group.first_bin + group.to_real.shape[0]
 
         def of_chunk(number):
             piece = lax.dynamic_slice(padded, (number * chunk * hop_length,), (span,))
             starts = hop_length * jnp.arange(chunk)[:, None]
             spectra = jnp.fft.rfft(piece[starts + jnp.arange(group.fft_size)[None, :]])
             spectra = spectra[:, group.first_bin : last]
-            response = jnp.asarray(group.response.T, spectra.dtype)
-            return jnp.matmul(spectra, response, precision=PRECISE)
+            return sum(
+                jnp.matmul(part, jnp.asarray(by, spectra.dtype), precision=PRECISE)
+                for part, by in (
+                    (spectra.real.astype(spectra.dtype), group.to_real),
+                    (spectra.imag.astype(spectra.dtype), group.to_imaginary),
+                )
+            )
 
         found = lax.map(of_chunk, jnp.arange(chunks))
         return found.reshape(chunks * chunk, -1)[:frames]
@@ -192,21 +204,27 @@ def _groups(
     for start in range(0, bins, bins_per_octave):
         hz = frequencies[start : start + bins_per_octave]
         size = 2 ** math.ceil(math.log2(quality * rate / hz[0] + 2))
-        spectra = np.stack([_filter_spectrum(f, quality, rate, size) for f in hz])
-        heard = np.abs(spectra) > _LEAST_RESPONSE * np.abs(spectra).max(1)[:, None]
-        (places,) = np.nonzero(heard.any(axis=0))
-        spectra = spectra[:, places[0] : places[-1] + 1]
-        groups.append(_Group(size, int(places[0]), spectra.astype(np.complex128)))
+        spectra = np.stack([_filter_spectrum(f, quality, rate, size) for f in hz], 1)
+        # The sum over all bins, of which those of a real sound repeat: X[-k] is the
+        # conjugate of X[k]. A filter's side lobes reach to negative frequencies.
+        half = size // 2 + 1
+        positive, negative = spectra[:half], spectra[-np.arange(half)].copy()
+        negative[[0, -1]] = 0.0
+        to_real, to_imaginary = positive + negative, 1j * (positive - negative)
+        heard = np.abs(positive) + np.abs(negative)
+        (places,) = np.nonzero((heard > _LEAST_RESPONSE * heard.max(0)).any(axis=1))
+        band = slice(places[0], places[-1] + 1)
+        groups.append(_Group(size, int(places[0]), to_real[band], to_imaginary[band]))
     return tuple(groups)
 
 
 def _filter_spectrum(hz: float, quality: float, rate: float, size: int) -> np.ndarray:
-    """By which the spectrum of a centred frame is multiplied and summed."""
+    """By which the spectrum of a centred frame is multiplied and summed [size]."""
     length = quality * rate / hz
     place = np.arange(-length // 2, length // 2)
     shape = window("hann", len(place)) * np.exp(2j * np.pi * place * hz / rate)
     shape *= math.sqrt(length) / np.abs(shape).sum()
     before = (size - len(shape)) // 2
     whole = np.pad(shape, (before, size - len(shape) - before))
-    # Parseval: sum x conj(h) = sum X conj(H) / size; h is analytic but for side lobes.
-    return np.conj(np.fft.fft(whole))[: size // 2 + 1] / size
+    # Parseval: sum x conj(h) = sum X conj(H) / size.
+    return np.conj(np.fft.fft(whole)) / size
