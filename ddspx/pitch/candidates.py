@@ -6,9 +6,11 @@ thresholds between its own depth and the deepest of all dips at shorter lags, so
 
     p_i = max(F(min_{j < i} v_j) - F(v_i), 0),  F the beta distribution function
 
-needs no loop over thresholds. With beta(2, b), F(v) = 1 - (1 - v)^b (1 + b v). These
-say which dip; that there is a pitch at all is judged by the deepest dip alone and by
-more generous thresholds, since in noise no dip is deep and still one is right.
+needs no loop over thresholds. With beta(2, b), F(v) = 1 - (1 - v)^b (1 + b v).
+
+Noise raises all dips alike. So v is counted from the deepest dip of the frame, and
+there the first dip that is nearly as deep is found in noise as in silence; that there
+is a pitch at all is judged by the deepest dip alone.
 """
 
 from functools import lru_cache
@@ -46,7 +48,6 @@ def find_candidates(
     dip_beta: float,
     voicing_beta: float,
     octave_cost: float,
-    fallback: float = 0.01,
 ) -> Candidates:
     """The most promising dips of each frame.
 
@@ -56,10 +57,9 @@ def find_candidates(
       first_lag: least lag allowed, samples; the last is left out as well, since a dip
         has a neighbour on either side.
       count: dips kept, the deepest after `octave_cost`.
-      dip_beta: b of the thresholds that choose among dips.
+      dip_beta: b of the thresholds, above the deepest dip, that choose among dips.
       voicing_beta: b of the thresholds that the deepest dip must pass for a pitch.
       octave_cost: depth that a dip at twice the lag must gain to count as much.
-      fallback: weight of the deepest dip where it passes no threshold.
 
     Returns:
       `Candidates`; where a frame has fewer dips, probabilities are 0.
@@ -85,15 +85,13 @@ def find_candidates(
     mean = jnp.take_along_axis(mean_normalised, index, axis=-1)
     value = mean * depth / jnp.maximum(at, 1e-9)
     value = jnp.where(found, jnp.clip(value, 0.0, 1.0), 1.0)
-    passed = _beta_distribution(value, dip_beta)
-    deepest = lax.cummin(passed, axis=1)
-    before = jnp.concatenate([jnp.ones_like(deepest[:, :1]), deepest[:, :-1]], axis=1)
-    chosen = jnp.maximum(before - passed, 0.0)
-    last_resort = jnp.arange(count)[None, :] == jnp.argmin(value, 1)[:, None]
-    chosen = jnp.where(found, chosen + fallback * last_resort * passed, 0.0)
-    least = jnp.finfo(chosen.dtype).tiny
-    chosen = chosen / jnp.maximum(chosen.sum(-1, keepdims=True), least)
-    voiced = 1.0 - _beta_distribution(value.min(-1, keepdims=True), voicing_beta)
+    deepest = value.min(-1, keepdims=True)
+    excess = (value - deepest) / jnp.maximum(1.0 - deepest, 1e-6)
+    passed = _beta_distribution(jnp.where(found, excess, 1.0), dip_beta)
+    before = lax.cummin(passed, axis=1)[:, :-1]
+    before = jnp.concatenate([jnp.ones_like(passed[:, :1]), before], axis=1)
+    chosen = jnp.where(found, jnp.maximum(before - passed, 0.0), 0.0)
+    voiced = 1.0 - _beta_distribution(deepest, voicing_beta)
     return Candidates(
         lag, chosen * voiced, jnp.where(found, jnp.clip(1.0 - depth, 0.0, 1.0), 0.0)
     )

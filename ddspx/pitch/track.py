@@ -35,7 +35,8 @@ class Prior(NamedTuple):
     Attributes:
       candidates: dips of a frame that are kept.
       dip_beta: b of the beta(2, b) distribution of thresholds, mean 2 / (2 + b), that
-        choose among the dips of a frame.
+        choose among the dips of a frame: by how much the first may be less deep than
+        the deepest. The greater, the sooner a pitch is an octave too low than too high.
       voicing_beta: b of those that decide whether there is a pitch: the greater, the
         fewer frames are voiced.
       octave_cost: depth that a dip at twice the lag must gain to be kept as early.
@@ -47,7 +48,7 @@ class Prior(NamedTuple):
     """
 
     candidates: int = 8
-    dip_beta: float = 4.0
+    dip_beta: float = 10.0
     voicing_beta: float = 1.2
     octave_cost: float = 0.02
     independent_s: float = 0.01
@@ -102,7 +103,7 @@ def track_f0(
     """f0 of monophonic sound: probabilistic YIN on a centred difference function.
 
     Frame m is centred on sample ``m hop_length`` (zeros around the audio); there are
-    ``ceil(time / hop_length)``. Memory is that of the audio and about 150 bytes a
+    ``ceil(time / hop_length)``. Memory is a copy of the audio and about 130 bytes a
     frame: frames are analysed a few at a time.
 
     Args:
