@@ -29,8 +29,8 @@ class Candidates(NamedTuple):
 
     Attributes:
       lag: samples, fractional [frames, candidates].
-      probability: that the frame has this period; the sum over candidates is the
-        probability that it has any [frames, candidates].
+      probability: that the frame has a pitch, of the likeliest candidate; of others in
+        proportion [frames, candidates].
       periodicity: share of the power that repeats, within [0, 1].
     """
 
@@ -91,6 +91,8 @@ def find_candidates(
     before = lax.cummin(passed, axis=1)[:, :-1]
     before = jnp.concatenate([jnp.ones_like(passed[:, :1]), before], axis=1)
     chosen = jnp.where(found, jnp.maximum(before - passed, 0.0), 0.0)
+    # Two dips that share the thresholds make a frame no less voiced.
+    chosen = chosen / jnp.maximum(chosen.max(-1, keepdims=True), 1e-6)
     voiced = 1.0 - _beta_distribution(deepest, voicing_beta)
     return Candidates(
         lag, chosen * voiced, jnp.where(found, jnp.clip(1.0 - depth, 0.0, 1.0), 0.0)

@@ -25,7 +25,8 @@ def best_path(
 
     Args:
       log2_hz: candidates [frames, candidates].
-      probability: of each [frames, candidates]; the rest, up to 1, is that of unvoiced.
+      probability: of each [frames, candidates]; what the likeliest lacks to 1 is that
+        of unvoiced.
       evidence: weight of a frame's probabilities: below 1 where neighbouring frames
         share most of their sound.
       octave_jump: cost of a step of one octave from frame to frame.
@@ -37,7 +38,7 @@ def best_path(
     """
     count = log2_hz.shape[-1]
     voiced = -jnp.log(jnp.maximum(probability, _NEVER))
-    silent = -jnp.log(jnp.maximum(1.0 - probability.sum(-1), _NEVER))
+    silent = -jnp.log(jnp.maximum(1.0 - probability.max(-1), _NEVER))
     emission = evidence * jnp.concatenate([voiced, silent[:, None]], axis=-1)
 
     def forward(carry, frame):
