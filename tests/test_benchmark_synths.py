@@ -6,6 +6,7 @@ import pytest
 from benchmarks import synths
 
 
+@pytest.mark.slow
 def test_a_row_for_each_batch_and_both_files(tmp_path, capsys):
     out = tmp_path / "speed"
     words = ["--quick", "--synths", "harmonic", "--harmonics", "3", "--out", str(out)]

@@ -45,16 +45,15 @@ def test_deep_sigmoids_share_the_range():
     np.testing.assert_allclose(low, 20.0 + 2 * 8.1758, rtol=1e-5)
 
 
-@pytest.mark.parametrize("upsampling", ["window", "linear"])
-def test_sound_and_slopes_are_those_of_the_plain_form_in_float64(rng, upsampling):
-    synth = sinusoidal(RATE, HOP, SINES, upsampling=upsampling)
+def test_sound_and_slopes_are_those_of_the_plain_form_in_float64(rng):
+    synth = sinusoidal(RATE, HOP, SINES, upsampling="linear")
     weights = rng.normal(size=9 * HOP)
 
     def ours(controls):
         return jnp.sum(synth.render(controls, KEY) * weights)
 
     def plain(controls):
-        audio = synths_plain.sinusoidal(controls, RATE, HOP, upsampling)
+        audio = synths_plain.sinusoidal(controls, RATE, HOP, "linear")
         return jnp.sum(audio * weights)
 
     with jax.enable_x64(True):

