@@ -249,12 +249,12 @@ def control_curves(
             if name.endswith("_hz") and np.all(value > 0):
                 axis.set_yscale("log")
                 low, high = value.min() / 1.1, value.max() * 1.1
-                axis.set_ylim(low, high)
                 _hz_ticks(axis.yaxis, high)
                 # No more than one tick falls into a narrow range: write its ends.
                 if high < 4 * low:
                     ends = np.geomspace(low * 1.05, high / 1.05, 3)
                     axis.yaxis.set_ticks(ends, labels=[f"{e:.0f}" for e in ends])
+                axis.set_ylim(low, high)  # after the ticks, which widen it
             axis.grid(True, alpha=0.25)
         else:
             extent = (0.0, len(value) / frame_rate_hz, -0.5, value.shape[1] - 0.5)
@@ -262,6 +262,7 @@ def control_curves(
                 value.T, origin="lower", aspect="auto", extent=extent, cmap="magma"
             )
         if marked is not None and name in marked:
+            limits = axis.get_ylim()
             axis.fill_between(
                 seconds,
                 0,
@@ -272,6 +273,8 @@ def control_curves(
                 alpha=0.25,
                 linewidth=0,
             )
+            # Its 0 to 1 are of the axes, yet count as values when limits are found.
+            axis.set_ylim(limits)
         axis.set_ylabel(name)
     axes[-1].set_xlabel("time / s")
     if title:

@@ -77,6 +77,8 @@ def test_controls_are_drawn_one_below_the_other():
     assert [axis.get_ylabel() for axis in figure.axes] == list(controls)
     assert figure.axes[0].get_yscale() == "log"
     assert figure.axes[1].get_yscale() == "linear"
+    plotting.pixels(figure)
+    assert 80 < figure.axes[0].get_ylim()[0] < 100 < 900 < figure.axes[0].get_ylim()[1]
     line = figure.axes[0].lines[0]
     np.testing.assert_allclose(line.get_xdata()[-1], 49 / 25.0)
     assert len(figure.axes[0].collections) == 1 and len(figure.axes[2].images) == 1
