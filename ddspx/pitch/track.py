@@ -26,7 +26,8 @@ _CHUNK = 64
 _LAGS_A_PERIOD = 8
 # Share of the frame's power density that its middle has to carry.
 _LEAST_SHARE = 0.1
-_VERSION = 2
+# Of results in caches: to be counted up when tracking changes.
+_VERSION = 3
 
 
 class Prior(NamedTuple):
@@ -37,7 +38,7 @@ class Prior(NamedTuple):
       dip_beta: b of the beta(2, b) distribution of thresholds, mean 2 / (2 + b), that
         choose among the dips of a frame: by how much the first may be less deep than
         the deepest. The greater, the sooner a pitch is an octave too low than too high;
-        18 is probabilistic YIN's own.
+        18, probabilistic YIN's own, does so in the reverberation of strings.
       voicing_beta: b of those that decide whether there is a pitch: the greater, the
         fewer frames are voiced.
       octave_cost: depth that a dip at twice the lag must gain to be kept as early.
@@ -49,12 +50,12 @@ class Prior(NamedTuple):
     """
 
     candidates: int = 8
-    dip_beta: float = 18.0
+    dip_beta: float = 10.0
     voicing_beta: float = 1.2
     octave_cost: float = 0.02
     independent_s: float = 0.01
     octave_jump: float = 10.0
-    most_jump: float = 8.0
+    most_jump: float = 12.0
     switch: float = 4.0
 
 
