@@ -248,7 +248,7 @@ def control_curves(
             axis.plot(seconds, value, linewidth=1.2)
             if name.endswith("_hz") and np.all(value > 0):
                 axis.set_yscale("log")
-                low, high = value.min() / 1.1, value.max() * 1.1
+                low, high = float(value.min()) / 1.1, float(value.max()) * 1.1
                 _hz_ticks(axis.yaxis, high)
                 # No more than one tick falls into a narrow range: write its ends.
                 if high < 4 * low:

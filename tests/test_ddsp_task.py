@@ -21,7 +21,7 @@ from ddspx.resynthesis import load_synthesizer
 from ddspx.synths.base import mix
 from ddspx.synths.scaling import exp_sigmoid
 from ddspx.tasks import ddsp_metrics, ddsp_synthesizer
-from ddspx.tasks.ddsp_autoencoder import ddsp_task, load_parts, sound_statistics
+from ddspx.tasks.ddsp_autoencoder import ddsp_task, sound_statistics
 from ddspx.tasks.ddsp_metrics import harmonic_share
 from ddspx.tasks.ddsp_model import (
     DdspLossConfig,
@@ -32,6 +32,7 @@ from ddspx.tasks.ddsp_model import (
     make_model,
     room_response,
 )
+from ddspx.tasks.sounds import load_parts
 from ddspx.tasks.synthesizer import check_curves
 from ddspx.training.checkpoint import CheckpointError, restore_params
 from ddspx.training.configuration import ConfigurationError, load_preset
@@ -55,6 +56,11 @@ def tone(f0_hz, seconds=1.5, rate=8000):
     t = np.arange(round(seconds * rate)) / rate
     parts = [np.sin(2 * np.pi * k * f0_hz * t) / k for k in range(1, 6)]
     return (0.1 * (1 + np.sin(3 * t)) * np.sum(parts, 0)).astype(np.float32)
+
+
+def heard(config, folder):
+    rate, hop = config.synth.sample_rate, config.hop
+    return load_parts(_clips(folder), config.controls, rate, hop, held_out=0.1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +247,7 @@ def test_shares_of_the_harmonic_part():
 
 @pytest.mark.slow
 def test_tracking_knows_a_detuned_and_louder_copy(folder):
-    sounds, _ = load_parts(SMOKE, _clips(folder), None)
+    sounds = heard(SMOKE, folder)
     sound = sounds[0]
     curves = {name: curve[None] for name, curve in sound.curves.items()}
     same = ddsp_metrics.tracking(SMOKE, sound.audio[None], curves)
@@ -288,7 +294,7 @@ def test_presets_take_two_steps(name, folder):
     config = reduced(load_preset(PRESETS / f"{name}.yaml", DdspRunConfig))
     if config.model.latents:
         config = replace(config, loss=DdspLossConfig(1.0, 1.0, 0.1, 0.1, 0.1))
-    sounds, _ = load_parts(config, _clips(folder), None)
+    sounds = heard(config, folder)
     task = ddsp_task(config, sound_statistics(config, sounds))
     state = task.init(jax.random.key(0))
     samples = config.frames * config.hop
@@ -327,7 +333,7 @@ def test_the_harmonics_of_a_known_sound_are_learnt(folder, tmp_path):
         model=replace(SMOKE.model, channels=16, units=16),
         optimizer=replace(SMOKE.optimizer, learning_rate=1e-2),
     )
-    sounds, _ = load_parts(config, _clips(folder), None)
+    sounds = heard(config, folder)
     task = ddsp_task(config, sound_statistics(config, sounds))
     state = task.init(jax.random.key(0))
     samples = config.frames * config.hop

@@ -8,9 +8,9 @@ import pytest
 from ddspx import audio
 from ddspx.data.manifest import ManifestError, load_collection
 from ddspx.features import a_weighted_loudness_db, spectral_centroid_hz
-from ddspx.tasks import texture_controls
-from ddspx.tasks.texture_controls import ControlsConfig, measure, normalize, statistics
-from ddspx.tasks.texture_sounds import (
+from ddspx.tasks import sound_curves
+from ddspx.tasks.sound_curves import ControlsConfig, measure, normalize, statistics
+from ddspx.tasks.sounds import (
     CropsConfig,
     Sound,
     crops,
@@ -58,7 +58,7 @@ def test_frames_may_lie_anywhere_in_their_hops():
 def test_long_sounds_in_pieces_have_the_curves_of_the_whole(frame_at, monkeypatch):
     sound = noise(300)
     whole = measure(CONFIG, sound, RATE, HOP, frame_at=frame_at)
-    monkeypatch.setattr(texture_controls, "_SECONDS_AT_ONCE", 64 * HOP / RATE)
+    monkeypatch.setattr(sound_curves, "_SECONDS_AT_ONCE", 64 * HOP / RATE)
     pieces = measure(CONFIG, sound, RATE, HOP, frame_at=frame_at)
     for name, curve in whole.items():
         assert pieces[name].shape == curve.shape == (300,)
@@ -160,7 +160,11 @@ def test_recordings_are_read_whole_and_curves_kept(tmp_path, monkeypatch):
     clips = load_collection(tmp_path / "sounds").clips
     first = load_sounds(clips, CONFIG, RATE, HOP, cache=tmp_path / "cache")
     assert first[0].audio.shape == (69 * HOP,)
-    monkeypatch.setattr("ddspx.tasks.texture_sounds.measure", None)
+    monkeypatch.setattr("ddspx.tasks.sounds.measure", None)
     again = load_sounds(clips, CONFIG, RATE, HOP, cache=tmp_path / "cache")
     for name in CONFIG.names:
         np.testing.assert_array_equal(first[0].curves[name], again[0].curves[name])
+    # What an earlier tracker of pitch found is not taken for what this one finds.
+    monkeypatch.setattr("ddspx.pitch.VERSION", -1)
+    with pytest.raises(TypeError, match="not callable"):
+        load_sounds(clips, CONFIG, RATE, HOP, cache=tmp_path / "cache")

@@ -28,7 +28,7 @@ from ddspx.tasks.noisebandnet_model import (
     make_model,
 )
 from ddspx.tasks.noisebandnet_synthesizer import loaded
-from ddspx.tasks.texture_sounds import crops, load_sounds
+from ddspx.tasks.sounds import crops, load_sounds
 from ddspx.tasks.texture_start import band_levels, begin, first_crops
 from ddspx.training.checkpoint import restore_params
 from ddspx.training.configuration import load_preset

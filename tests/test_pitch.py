@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddspx.pitch import Pitch, cached_f0, track_f0
+from ddspx.pitch import Pitch, track_f0
 from ddspx.pitch.candidates import find_candidates
 from ddspx.pitch.path import best_path
 from ddspx.pitch.periodicity import cumulative_mean_normalised, difference_function
@@ -178,24 +178,6 @@ def test_any_rate_any_length(rate):
     assert np.abs(error).max() < 0.5
     one = track_f0(audio[:1], rate, hop, low_hz=80.0, high_hz=1000.0)
     assert one.f0_hz.shape == (1,) and np.isfinite(one.f0_hz).all()
-
-
-def test_the_cache_gives_what_was_tracked(tmp_path, monkeypatch):
-    audio = tone(np.full(TIME, 220.0)).astype(np.float32)
-    first = cached_f0(tmp_path, audio, RATE, HOP)
-    for a, b in zip(first, track(audio), strict=True):
-        np.testing.assert_allclose(a, b)
-    assert len(list(tmp_path.iterdir())) == 1
-
-    def never(*_, **__):
-        raise AssertionError("tracked although it is in the cache")
-
-    monkeypatch.setattr("ddspx.pitch.track.track_f0", never)
-    again = cached_f0(tmp_path, audio, RATE, HOP)
-    np.testing.assert_array_equal(first.f0_hz, again.f0_hz)
-    assert again.voiced.dtype == bool
-    with pytest.raises(AssertionError, match="tracked although"):
-        cached_f0(tmp_path, audio, RATE, HOP, fill="hold")
 
 
 def test_what_cannot_be_tracked_is_refused():

@@ -6,6 +6,6 @@ likeliest path through them (`path`) -> a continuous curve (`track`). No weights
 sample rate.
 """
 
-from ddspx.pitch.track import Pitch, Prior, cached_f0, track_f0
+from ddspx.pitch.track import VERSION, Pitch, Prior, track_f0
 
-__all__ = ["Pitch", "Prior", "cached_f0", "track_f0"]
+__all__ = ["VERSION", "Pitch", "Prior", "track_f0"]

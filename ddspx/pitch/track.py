@@ -2,16 +2,13 @@
 
 import math
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import scipy.signal
 from jax import lax
 
-from ddspx.cache import cached, content_key
 from ddspx.pitch.candidates import find_candidates
 from ddspx.pitch.path import best_path
 from ddspx.pitch.periodicity import cumulative_mean_normalised, difference_function
@@ -26,8 +23,8 @@ _CHUNK = 64
 _LAGS_A_PERIOD = 8
 # Share of the frame's power density that its middle has to carry.
 _LEAST_SHARE = 0.1
-# Of results in caches: to be counted up when tracking changes.
-_VERSION = 3
+# Part of the keys of caches: to be counted up when tracking changes.
+VERSION = 3
 
 
 class Prior(NamedTuple):
@@ -265,36 +262,6 @@ def _sounds_in_the_middle(pieces: jax.Array, power: jax.Array, design: _Design):
     middle = pieces[:, start : start + width]
     middle = jnp.einsum("ft,ft->f", middle, middle, precision=PRECISE) / width
     return middle > _LEAST_SHARE * power
-
-
-def cached_f0(
-    folder: str | Path | None,
-    audio: np.ndarray,
-    sample_rate: Rate,
-    hop_length: int,
-    **options,
-) -> Pitch:
-    """`track_f0` from a cache on disk, found again by the content of the audio.
-
-    Args:
-      folder: of the cache, see `ddspx.cache.cached`; None computes each time.
-      audio: [..., time].
-      sample_rate: Hz.
-      hop_length: samples.
-      **options: of `track_f0`.
-
-    Returns:
-      `Pitch` of NumPy arrays.
-    """
-    key = content_key(
-        "f0", _VERSION, np.asarray(audio), sample_rate, hop_length, options
-    )
-    kept = cached(
-        folder,
-        key,
-        lambda: track_f0(audio, sample_rate, hop_length, **options)._asdict(),
-    )
-    return Pitch(**kept)
 
 
 def _filled(

@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from ddspx import plotting
 from ddspx.data.dataset import batches
 from ddspx.data.manifest import Clip, ManifestError
-from ddspx.data.split import select
 from ddspx.features import rms_db
 from ddspx.losses import mel_distance, spectral_distance
 from ddspx.models.ddsp_autoencoder import LATENT
@@ -32,12 +31,11 @@ from ddspx.tasks.ddsp_metrics import (
     voiced_frames,
 )
 from ddspx.tasks.ddsp_model import CURVES, DdspRunConfig, Model, at_level, make_model
-from ddspx.tasks.texture_controls import statistics
-from ddspx.tasks.texture_sounds import (
+from ddspx.tasks.sound_curves import statistics
+from ddspx.tasks.sounds import (
     Sound,
     crops,
-    load_sounds,
-    split_in_time,
+    load_parts,
     windows,
 )
 from ddspx.training.fit import fit
@@ -60,7 +58,7 @@ def sound_statistics(
       sounds: that it is trained on.
 
     Returns:
-      By curve, as `ddspx.tasks.texture_controls.statistics`, of the frames that are
+      By curve, as `ddspx.tasks.sound_curves.statistics`, of the frames that are
       voiced; of all where there is none.
     """
     sounding = []
@@ -191,7 +189,9 @@ def ddsp_task(
         after = np.asarray(loudness_of(config, made.audio))[0]
         figures = {
             "spectra": plotting.compare_sounds(pairs),
-            "curves": _curves_figure(config, {**curves, "loudness_db, model": after}),
+            "curves": plotting.control_curves(
+                {**curves, "loudness_db, model": after}, rate / config.hop
+            ),
             "harmonics": _controls_figure(config, made.controls),
         }
         return Sounds(
@@ -274,8 +274,15 @@ def train_ddsp(
       ManifestError: there is nothing to train on.
       CheckpointError: see `ddspx.training.fit.fit`.
     """
-    known, held_out = load_parts(config, clips, Path(run_folder).parent / "curves")
     hop, rows = config.hop, config.crops.batch_size
+    known, held_out = load_parts(
+        clips,
+        config.controls,
+        config.synth.sample_rate,
+        hop,
+        held_out=config.crops.held_out,
+        cache=Path(run_folder).parent / "curves",
+    )
     level = sounding_level_db(known) if config.start == "level" else None
     ranges = sound_statistics(config, known)
     with ddsp_task(config, ranges, mesh, level_db=level) as task:
@@ -289,49 +296,6 @@ def train_ddsp(
             file_names=[sound.name for sound in known],
             mesh=mesh,
         )
-
-
-def load_parts(
-    config: DdspRunConfig, clips: Sequence[Clip], cache: str | Path | None
-) -> tuple[tuple[Sound, ...], tuple[Sound, ...]]:
-    """Sounds to train on and sounds to judge by, with their curves.
-
-    Args:
-      config: of the run.
-      clips: recordings.
-      cache: folder of measured curves; None measures again.
-
-    Returns:
-      (training, held out).
-
-    Raises:
-      ManifestError: there is nothing to train on.
-    """
-
-    def sounds(split):
-        return load_sounds(
-            select(clips, split),
-            config.controls,
-            config.synth.sample_rate,
-            config.hop,
-            cache=cache,
-        )
-
-    if any(clip.split == "valid" for clip in clips):
-        return sounds("train"), sounds("valid")
-    return split_in_time(sounds("train"), config.crops.held_out, config.hop)
-
-
-def _curves_figure(config, curves):
-    """Curves over time, each as a share of its own range."""
-    series = {}
-    for name, curve in curves.items():
-        low, high = float(curve.min()), float(curve.max())
-        times = np.arange(len(curve)) * config.hop / config.synth.sample_rate
-        scaled = (curve - low) / max(high - low, 1e-9)
-        label = f"{name}, {low:.4g} to {high:.4g}"
-        series[label] = (times.tolist(), scaled.tolist())
-    return plotting.curves(series, x_label="time / s", y_label="share of the range")
 
 
 def _controls_figure(config, controls):

@@ -29,8 +29,8 @@ from ddspx.synths.harmonic import harmonic
 from ddspx.synths.noise import filtered_noise
 from ddspx.synths.reverb import reverb
 from ddspx.synths.through import through
-from ddspx.tasks.texture_controls import ControlsConfig
-from ddspx.tasks.texture_sounds import CropsConfig
+from ddspx.tasks.sound_curves import ControlsConfig
+from ddspx.tasks.sounds import CropsConfig
 from ddspx.training.configuration import FitConfig
 from ddspx.training.optimizer import OptimizerConfig
 from ddspx.types import AnyArray, RandomKey, Signal

@@ -10,6 +10,7 @@ import numpy as np
 from ddspx.models.ddsp_autoencoder import LATENT
 from ddspx.synths.base import Synth
 from ddspx.tasks.ddsp_model import DdspRunConfig, make_model
+from ddspx.tasks.sound_curves import QUANTILES, measure
 from ddspx.tasks.synthesizer import (
     Curves,
     Synthesizer,
@@ -17,7 +18,6 @@ from ddspx.tasks.synthesizer import (
     plain_ranges,
     play,
 )
-from ddspx.tasks.texture_controls import QUANTILES, measure
 from ddspx.types import RandomKey
 
 # Rendered at once. Longer blocks make a long room cheaper.

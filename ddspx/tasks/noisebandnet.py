@@ -16,16 +16,14 @@ from jax.sharding import Mesh
 from ddspx import plotting
 from ddspx.data.dataset import batches
 from ddspx.data.manifest import Clip
-from ddspx.data.split import select
 from ddspx.features import a_weighted_loudness_db, rms_db, spectral_centroid_hz
 from ddspx.losses import SPECTRAL_CONVERGENCE, spectral_distance
 from ddspx.tasks.noisebandnet_model import Model, NoiseBandRunConfig, make_model
-from ddspx.tasks.texture_controls import statistics
-from ddspx.tasks.texture_sounds import (
+from ddspx.tasks.sound_curves import statistics
+from ddspx.tasks.sounds import (
     Sound,
     crops,
-    load_sounds,
-    split_in_time,
+    load_parts,
     windows,
 )
 from ddspx.tasks.texture_start import begin, first_crops
@@ -227,7 +225,10 @@ def noisebandnet_task(
             images={
                 "example/spectra": plotting.pixels(plotting.compare_sounds(pairs)),
                 "example/curves": plotting.pixels(
-                    _curves_figure(config, {n: c[0] for n, c in curves.items()}, pairs)
+                    plotting.control_curves(
+                        {name: np.asarray(c[0]) for name, c in curves.items()},
+                        rate / config.source.hop,
+                    )
                 ),
             },
         )
@@ -258,23 +259,6 @@ def _compiled(function, bank, mesh, *, donate):
     return lambda state, batch: compiled(state, batch, bank)
 
 
-def _curves_figure(config, curves, pairs):
-    """The curves that drive, above the loudness of what came of them."""
-    hop_s = config.source.hop / config.source.sample_rate
-    series = {}
-    for name, curve in curves.items():
-        values = np.asarray(curve)
-        low, high = float(values.min()), float(values.max())
-        label = f"{name}, {low:.4g} to {high:.4g}"
-        series[label] = (
-            (np.arange(len(values)) * hop_s).tolist(),
-            ((values - low) / max(high - low, 1e-9)).tolist(),
-        )
-    return plotting.curves(
-        series, x_label="time / s", y_label="share of the curve's range"
-    )
-
-
 def train_noisebandnet(
     config: NoiseBandRunConfig,
     run_folder: str | Path,
@@ -286,8 +270,7 @@ def train_noisebandnet(
 
     Args:
       config: of the run.
-      run_folder: its folder; measured curves are kept beside it, in
-        ``texture_curves``.
+      run_folder: its folder; measured curves are kept beside it, in ``curves``.
       clips: recordings. Those of the split valid judge the model; where there is none,
         the end of every recording does (``crops.held_out``).
       mesh: devices that share the batch; None for one.
@@ -299,11 +282,18 @@ def train_noisebandnet(
       ManifestError: there is nothing to train on.
       CheckpointError: see `ddspx.training.fit.fit`.
     """
-    cache = Path(run_folder).parent / "texture_curves"
-    model = make_model(config)
-    known, held_out = _parted(config, model.synth, clips, cache)
-    prepared = prepare(config, known, held_out)
     hop, rows = config.source.hop, config.crops.batch_size
+    model = make_model(config)
+    known, held_out = load_parts(
+        clips,
+        config.controls,
+        config.source.sample_rate,
+        hop,
+        held_out=config.crops.held_out,
+        frame_at=model.synth.core.frame_at,
+        cache=Path(run_folder).parent / "curves",
+    )
+    prepared = prepare(config, known, held_out)
     start = first_crops(config, known)
     task = noisebandnet_task(config, prepared.extra, mesh, model=model, start=start)
     with task:
@@ -317,21 +307,3 @@ def train_noisebandnet(
             file_names=[sound.name for sound in known],
             mesh=mesh,
         )
-
-
-def _parted(config, synth, clips, cache):
-    """Sounds to train on, and sounds to judge by."""
-
-    def sounds(split):
-        return load_sounds(
-            select(clips, split),
-            config.controls,
-            config.source.sample_rate,
-            config.source.hop,
-            frame_at=synth.core.frame_at,
-            cache=cache,
-        )
-
-    if any(clip.split == "valid" for clip in clips):
-        return sounds("train"), sounds("valid")
-    return split_in_time(sounds("train"), config.crops.held_out, config.source.hop)

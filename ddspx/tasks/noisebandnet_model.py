@@ -16,8 +16,8 @@ from ddspx.filterbank import NoiseBank
 from ddspx.losses import LOG_MAGNITUDE, SPECTRAL_CONVERGENCE, StftRecipe
 from ddspx.models.noisebandnet import Network, NetworkConfig, make_network
 from ddspx.synths.base import Synth
-from ddspx.tasks.texture_controls import ControlsConfig, normalize
-from ddspx.tasks.texture_sounds import CropsConfig
+from ddspx.tasks.sound_curves import ControlsConfig, normalize
+from ddspx.tasks.sounds import CropsConfig
 from ddspx.tasks.texture_synths import (
     SourceConfig,
     make_bank,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddspx.tasks.noisebandnet_model import NoiseBandRunConfig, make_model
+from ddspx.tasks.sound_curves import QUANTILES, measure
 from ddspx.tasks.synthesizer import (
     Curves,
     Synthesizer,
@@ -15,7 +16,6 @@ from ddspx.tasks.synthesizer import (
     plain_ranges,
     play,
 )
-from ddspx.tasks.texture_controls import QUANTILES, measure
 from ddspx.tasks.texture_synths import make_source
 from ddspx.types import RandomKey
 

@@ -53,7 +53,7 @@ def plain_ranges(
     """Statistics as they are stored beside weights, as plain numbers.
 
     Args:
-      stored: from `ddspx.tasks.texture_controls.statistics`.
+      stored: from `ddspx.tasks.sound_curves.statistics`.
       shares: of its quantiles.
 
     Returns:

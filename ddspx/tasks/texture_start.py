@@ -16,7 +16,7 @@ import scipy.signal
 from ddspx.data.dataset import batches
 from ddspx.features import rms_db
 from ddspx.tasks.noisebandnet_model import Model, NoiseBandRunConfig
-from ddspx.tasks.texture_sounds import Sound, crops
+from ddspx.tasks.sounds import Sound, crops
 from ddspx.types import Rate
 
 # Crops that level and spectrum are measured of.

@@ -18,7 +18,7 @@ A "!" marks a number beyond its target, for any effect.
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from benchmarks.effects_baselines import ENTRIES, Baseline, Settings
+from benchmarks.interleaved import interleaved
 from matplotlib.figure import Figure
 
 from ddspx import plotting
@@ -40,7 +41,6 @@ Row = dict[str, Any]
 
 # Beyond it a gradient is compiled, and its memory reported, but not run.
 MOST_BYTES = 6 << 30
-FEWEST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def measure(name: str, seconds: float, batch: int, options: Arguments) -> Row:
     if memory[1] * audio.nbytes < MOST_BYTES:
         calls["gradient"] = lambda: jax.block_until_ready(gradient(*arrays))
     rounds = 2 if options.quick else options.repeats
-    times = _rounds(calls, rounds, options.row_s)
+    times = interleaved(calls, rounds, options.row_s)
     return {
         "effect": name,
         "seconds": seconds,
@@ -185,23 +185,6 @@ def _each(
         settings: Settings = dict(zip(names, map(float, row), strict=True))
         renders.append(open_one(rate, settings))
     return lambda: [render(one) for render, one in zip(renders, audio, strict=True)]
-
-
-def _rounds(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, limit_s: float
-) -> dict[str, list[float]]:
-    """Seconds of each call, all called in turn, after one round that is not counted."""
-    times: dict[str, list[float]] = {label: [] for label in calls}
-    began = time.perf_counter()
-    for count in range(rounds + 1):
-        for label, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if count:
-                times[label].append(time.perf_counter() - start)
-        if count >= FEWEST_ROUNDS and time.perf_counter() - began > limit_s:
-            break
-    return times
 
 
 def _signals(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

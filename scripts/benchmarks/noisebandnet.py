@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from benchmarks.interleaved import interleaved
 
 from ddspx.audio import written_aside
 from ddspx.filterbank import NoiseBank, make_bands, noise_bank
@@ -154,7 +155,7 @@ def measure(bank: NoiseBank, batch: int, samples: int, options: Arguments) -> Ro
     calls["matrix"] = lambda: _product(square)
     calls["copy"] = lambda: _copy(noise)
     rounds = 2 if options.quick else options.repeats
-    times = _rounds(calls, rounds)
+    times = {k: min(t) for k, t in interleaved(calls, rounds).items()}
     operations = 4.0 * batch * bank.bands * samples
     rate = 2.0 * 1024**3 / times["matrix"]
     # A copy reads and writes.
@@ -225,7 +226,7 @@ def paper_step(options: Arguments) -> Row:
     amplitudes = jnp.full(shape, 0.1)
     program = _compiled(jax.value_and_grad(_loss), amplitudes, bank, jnp.asarray(0))
     calls = {"step": lambda: program(amplitudes, bank, jnp.asarray(0))}
-    times = _rounds(calls, 2)
+    times = {k: min(t) for k, t in interleaved(calls, 2).items()}
     memory = program.memory_analysis()
     return {
         "bytes": _bytes(program),
@@ -316,15 +317,3 @@ def _bytes(program: Any) -> int:
         + memory.argument_size_in_bytes
         + memory.output_size_in_bytes
     )
-
-
-def _rounds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Least seconds of each call, all called in turn, after one uncounted round."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for count in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            if count:
-                times[name].append(time.perf_counter() - start)
-    return {name: min(found) for name, found in times.items()}

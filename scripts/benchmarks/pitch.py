@@ -16,17 +16,17 @@ whose f0 explains more of the spectrum (`explained_db`). Times are medians of se
 calls of all methods in turn, one compiled call before; librosa is compiled too.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import librosa
 import numpy as np
 import tyro
+from benchmarks.interleaved import interleaved
 from benchmarks.pitch_sounds import CONDITIONS, KINDS, Known, degraded
 
 from ddspx import plotting
@@ -232,13 +232,8 @@ def speed(options: Arguments) -> None:
         hop = round(options.hop_s * rate)
         known = KINDS["vibrato"](rate, 4 * rate, np.random.default_rng(0))
         audio = known.audio.astype(np.float32)
-        spent = defaultdict(list)
-        for turn in range(options.repeats + 1):
-            for name, method in METHODS.items():
-                start = time.perf_counter()
-                jax.block_until_ready(method(audio, rate, hop))
-                if turn:
-                    spent[name].append(time.perf_counter() - start)
+        calls = {n: partial(m, audio, rate, hop) for n, m in METHODS.items()}
+        spent = interleaved(calls, options.repeats)
         medians = {name: float(np.median(t)) for name, t in spent.items()}
         for name, seconds in medians.items():
             ratio = medians["pyin"] / seconds

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from benchmarks import synths_plain
+from benchmarks.interleaved import interleaved
 
 from ddspx.audio import written_aside
 from ddspx.synths.base import Synth
@@ -45,7 +46,6 @@ from styletransfer.hosts.host import usable_cores
 Row = dict[str, Any]
 
 MOST_BYTES = 4 << 30
-FEWEST_ROUNDS = 3
 TARGETS = {"forward": 8.0, "gradient": 7.0}
 TABLE_SIZE = 512
 
@@ -254,7 +254,7 @@ def measure(
         for place, program in programs.items()
         if memory[place] < MOST_BYTES
     }
-    times = _rounds(calls, 2 if options.quick else options.repeats, options.row_s)
+    times = interleaved(calls, 2 if options.quick else options.repeats, options.row_s)
     traffic = sound + sum(values.nbytes for values in controls.values())
     operations = entry.operations(options)
     return {
@@ -281,23 +281,6 @@ def measure(
 
 def _energy(render: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return lambda controls: jnp.sum(render(controls) ** 2)
-
-
-def _rounds(
-    calls: Mapping[Any, Callable[[], Any]], rounds: int, limit_s: float
-) -> dict[Any, list[float]]:
-    """Seconds of each call, all called in turn, after one round that is not counted."""
-    times: dict[Any, list[float]] = {label: [] for label in calls}
-    began = time.perf_counter()
-    for count in range(rounds + 1):
-        for label, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if count:
-                times[label].append(time.perf_counter() - start)
-        if count >= FEWEST_ROUNDS and time.perf_counter() - began > limit_s:
-            break
-    return times
 
 
 def line(row: Row) -> str:

@@ -45,7 +45,7 @@ from ddspx.losses import spectral_distance
 from ddspx.models.noisebandnet import count_parameters, hidden_for
 from ddspx.tasks.noisebandnet import noisebandnet_task, prepare, tracking
 from ddspx.tasks.noisebandnet_model import Model, NoiseBandRunConfig, make_model
-from ddspx.tasks.texture_sounds import (
+from ddspx.tasks.sounds import (
     Sound,
     crops,
     load_sounds,

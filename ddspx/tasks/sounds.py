@@ -13,18 +13,19 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from ddspx import audio
+from ddspx import audio, pitch
 from ddspx.cache import cached, content_key
 from ddspx.curves import read_beside
 from ddspx.data.manifest import Clip, ManifestError
-from ddspx.tasks.texture_controls import ControlsConfig, measure
+from ddspx.data.split import select
+from ddspx.tasks.sound_curves import ControlsConfig, measure
 
 _ENDLESS = 10**9
 
 
 @dataclass(frozen=True)
 class CropsConfig:
-    """What a texture model is shown.
+    """What a model is shown.
 
     Attributes:
       batch_size: crops a step.
@@ -87,7 +88,7 @@ def load_sounds(
       controls: which curves.
       sample_rate: to resample to, Hz.
       hop: samples a frame.
-      frame_at: see `ddspx.tasks.texture_controls.measure`.
+      frame_at: see `ddspx.tasks.sound_curves.measure`.
       cache: folder of measured curves; None measures again.
 
     Returns:
@@ -145,7 +146,7 @@ def make_sound(
       controls: which curves.
       sample_rate: Hz.
       hop: samples a frame.
-      frame_at: see `ddspx.tasks.texture_controls.measure`.
+      frame_at: see `ddspx.tasks.sound_curves.measure`.
       drawn: [frames] by name.
       cache: folder of measured curves; None measures again.
 
@@ -154,7 +155,7 @@ def make_sound(
     """
     key = content_key(
         samples, repr(replace(controls, normalization="range")), sample_rate, hop,
-        frame_at, "texture curves 1",
+        frame_at, "curves", pitch.VERSION,
     )  # fmt: skip
     curves = cached(
         cache,
@@ -163,6 +164,51 @@ def make_sound(
     )
     curves = {**curves, **(drawn or {})}
     return Sound(name, samples, {name: curves[name] for name in controls.names})
+
+
+def load_parts(
+    clips: Iterable[Clip],
+    controls: ControlsConfig,
+    sample_rate: int,
+    hop: int,
+    *,
+    held_out: float,
+    frame_at: int = 0,
+    cache: str | Path | None = None,
+) -> tuple[tuple[Sound, ...], tuple[Sound, ...]]:
+    """Sounds to train on and sounds to judge by, with their curves.
+
+    Args:
+      clips: recordings. Those of the split valid are judged by; where there is none,
+        the end of every recording is.
+      controls: which curves.
+      sample_rate: to resample to, Hz.
+      hop: samples a frame.
+      held_out: share of each recording that is its end.
+      frame_at: see `ddspx.tasks.sound_curves.measure`.
+      cache: folder of measured curves; None measures again.
+
+    Returns:
+      (training, held out).
+
+    Raises:
+      ManifestError: there is nothing to train on.
+    """
+    clips = tuple(clips)
+
+    def sounds(split):
+        return load_sounds(
+            select(clips, split),
+            controls,
+            sample_rate,
+            hop,
+            frame_at=frame_at,
+            cache=cache,
+        )
+
+    if any(clip.split == "valid" for clip in clips):
+        return sounds("train"), sounds("valid")
+    return split_in_time(sounds("train"), held_out, hop)
 
 
 def split_in_time(
