@@ -41,6 +41,7 @@ class Work:
       told: of the sources.
       steps: of the rules.
       edits: by hand.
+      gains: of the amplitudes that drive the synth.
       threshold: of confidence.
       stretch: of time.
       sample_rate: of the output, Hz.
@@ -60,6 +61,7 @@ class Work:
     told: dict[str, Any]
     steps: dict[str, dict[str, Any]]
     edits: Sequence[dict[str, Any]]
+    gains: Sequence[dict[str, Any]]
     threshold: float
     stretch: float
     sample_rate: int
@@ -117,6 +119,7 @@ def _report(work: Work, sound: Path, measured: Curves) -> dict[str, Any]:
         **work.told,
         "rules": work.steps,
         "edits": list(work.edits),
+        "gains": [{**one, "amount_db": str(one["amount_db"])} for one in work.gains],
         "stretch": work.stretch,
         "outside_the_training_range": timbre.outside(
             work.played, synthesizer.ranges, counted
@@ -347,6 +350,11 @@ def _print(work: Work, report: dict[str, Any]) -> None:
     for one in work.edits:
         unit = " deviations" if one["deviations"] else ""
         print(f"  {one['kind']} {one['name']}: {one['amount']:g}{unit}")
+    for one in work.gains:
+        unit = "Hz" if one["hertz"] else "places"
+        where = "" if one["low"] is one["high"] is None else f", {unit}"
+        where += f" {one['low'] or 0:g} to {one['high'] or math.inf:g}" if where else ""
+        print(f"  {one['kind']} {one['name']}: {one['amount_db']:g} dB{where}")
     for name, share in report["outside_the_training_range"].items():
         if share > 0.05:
             print(f"  {name}: {100 * share:.0f} % outside of what the model has seen")

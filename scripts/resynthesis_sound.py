@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ddspx import audio
+from ddspx.control_gains import FrameGains
 from ddspx.curves import Curves
 from ddspx.resynthesis import Synthesizer
 
@@ -54,7 +55,12 @@ def analysed(path: Path, synthesizer: Synthesizer) -> Curves:
 
 
 def rendered(
-    synthesizer: Synthesizer, found: Curves, folder: Path, count: int, seed: int
+    synthesizer: Synthesizer,
+    found: Curves,
+    folder: Path,
+    count: int,
+    seed: int,
+    gains: FrameGains,
 ) -> list[Path]:
     """Sounds of the curves at the model's rate, as files, rendered block by block.
 
@@ -64,6 +70,7 @@ def rendered(
       folder: to write to.
       count: of sounds, each with noise of its own.
       seed: of the noise.
+      gains: of the amplitudes that drive the synth.
 
     Returns:
       Their files, mono.
@@ -72,7 +79,7 @@ def rendered(
     written = []
     for number in range(count):
         key = jax.random.fold_in(jax.random.key(seed), number)
-        blocks = (block[None] for block in synthesizer.blocks(driven, key))
+        blocks = (block[None] for block in synthesizer.blocks(driven, key, gains))
         path = folder / f"{number}.wav"
         audio.save_blocks(path, blocks, synthesizer.sample_rate, 1)
         written.append(path)

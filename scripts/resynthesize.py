@@ -5,11 +5,13 @@
     python scripts/resynthesize.py RAIN.wav --checkpoint RUN --loudness-from DRUMS.wav --stretch 1.5
     python scripts/resynthesize.py --midi SONG.mid --checkpoint RUN --playing.vibrato-cents 30 --out SONG.wav
     python scripts/resynthesize.py --checkpoint RUN --set loudness_db=-30 --set mood=DRAWN.csv --seconds 60 --out RAIN.wav
-    python scripts/resynthesize.py RAIN.wav --checkpoint RUN --seconds 600 --loop --wander centroid_hz=200
+    python scripts/resynthesize.py RAIN.wav --checkpoint RUN --seconds 600 --loop --wander centroid_hz=200 --randomize band_amplitudes=3
+    python scripts/resynthesize.py VIOLIN.wav --checkpoint RUN --level noise_magnitudes=-inf --level harmonic_distribution[1::2]=-20
 
 RUN is a folder of a DDSP or NoiseBandNet model. The input is analysed, its loudness and
 register are fitted to what the model was trained on (every rule is shown, and has a
-switch), curves are edited, and the model plays them: at the input's length, sample rate
+switch), curves are edited, the amplitudes that drive the synth are, too (--level,
+--randomize; harmonics, bands and bins by their place from 0, noise also by Hz), and the model plays them: at the input's length, sample rate
 and number of channels. Of several channels the mean is analysed; each gets its own
 level, and by --channels the same sound or noise of its own.
 
@@ -34,6 +36,7 @@ from resynthesis_report import Work
 from resynthesis_sound import analysed, channel_levels, loudest, mixed, rendered
 
 from ddspx import audio, curves, notes, timbre
+from ddspx.control_gains import ControlGain, frame_gains, parse_gain
 from ddspx.curves import Curves
 from ddspx.notes import Playing
 from ddspx.resynthesis import Synthesizer, load_synthesizer
@@ -91,6 +94,10 @@ class Arguments:
     """NAME=200 or NAME=1sd: a slow random walk of that deviation is added."""
     wander_hz: float = 1.0
     """How fast it walks."""
+    level: _MANY = ()
+    """NAME=-6, NAME[1::2]=-inf, NAME[500hz:2khz]=+3: dB on amplitudes of the synth."""
+    randomize: _MANY = ()
+    """NAME=3, NAME[2khz:]=6: each amplitude walks by itself, dB of deviation."""
     stretch: float = 1.0
     """Time, by the curves: 2 is half as fast at the same pitch."""
     seconds: float | None = None
@@ -115,10 +122,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Checks everything, then works; returns the exit code."""
     options = tyro.cli(Arguments, args=arguments, description=__doc__)
     try:
-        rules, edits = _rules(options), _edits(options)
+        rules, edits, gains = _rules(options), _edits(options), _gains(options)
         output = _output(options)
         synthesizer = load_synthesizer(options.checkpoint, options.which)
-        _resynthesize(options, synthesizer, rules, edits, output)
+        _resynthesize(options, synthesizer, rules, edits, gains, output)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"resynthesize.py: {error}", file=sys.stderr)
         return 2
@@ -142,6 +149,12 @@ def _edits(options: Arguments) -> tuple[timbre.Edit, ...]:
     found = [timbre.parse_edit("scale", words) for words in options.scale]
     found += [timbre.parse_edit("offset", words) for words in options.offset]
     found += [timbre.parse_edit("wander", words) for words in options.wander]
+    return tuple(found)
+
+
+def _gains(options: Arguments) -> tuple[ControlGain, ...]:
+    found = [parse_gain("level", words) for words in options.level]
+    found += [parse_gain("randomize", words) for words in options.randomize]
     return tuple(found)
 
 
@@ -183,6 +196,7 @@ def _resynthesize(
     synthesizer: Synthesizer,
     rules: timbre.Rules,
     edits: tuple[timbre.Edit, ...],
+    gains: tuple[ControlGain, ...],
     output: Path,
 ) -> None:
     source = None if options.input is None else audio.info(options.input)
@@ -206,6 +220,15 @@ def _resynthesize(
     )
     fade = round(_FADE_S * found.frame_rate_hz)
     found = found.lasting(frames, loop=options.loop, fade_frames=fade)
+    mixing = frame_gains(
+        gains,
+        synthesizer.sizes,
+        synthesizer.centers_hz,
+        frame_rate_hz=found.frame_rate_hz,
+        frames=frames,
+        seed=options.seed,
+        wander_hz=options.wander_hz,
+    )
     missing = [n for n in synthesizer.control_names if n not in found.values]
     if missing:
         raise ValueError(
@@ -218,7 +241,7 @@ def _resynthesize(
     )
     with tempfile.TemporaryDirectory() as folder:
         count = channels if own else 1
-        sounds = rendered(synthesizer, found, Path(folder), count, options.seed)
+        sounds = rendered(synthesizer, found, Path(folder), count, options.seed, mixing)
         levels = channel_levels(options.input, channels)
         peak = float(levels.max()) * loudest(sounds)
         gain = 1.0
@@ -235,6 +258,7 @@ def _resynthesize(
             told=told,
             steps=steps,
             edits=[one._asdict() for one in edits],
+            gains=[one._asdict() for one in gains],
             threshold=options.confidence_threshold,
             stretch=options.stretch,
             sample_rate=rate,

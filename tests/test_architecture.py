@@ -31,6 +31,7 @@ LEVELS = {
     "features": 2,
     "constant_q": 2,
     "pitch": 3,
+    "control_gains": 2,
     "curves": 2,
     "notes": 3,
     "timbre": 3,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ddspx import audio
+from ddspx.control_gains import frame_gains, parse_gain
 from ddspx.data.manifest import load_collection
 from ddspx.data.split import assign_splits
 from ddspx.models.ddsp_autoencoder import count_parameters
@@ -140,6 +141,26 @@ def test_a_sound_is_played_from_its_curves(synthesizer):
     again = synthesizer.render(curves, jax.random.key(3))
     np.testing.assert_array_equal(again, sound)
     assert not np.allclose(synthesizer.render(curves, jax.random.key(4)), sound)
+    # Every amplitude of the synth can be turned down by itself.
+    sizes = synthesizer.sizes
+    assert set(sizes) == {"amplitude", "harmonic_distribution", "noise_magnitudes"}
+    silent = ("noise_magnitudes=-inf", "amplitude=-6", "harmonic_distribution[1:]=-inf")
+    gains = frame_gains(
+        tuple(parse_gain("level", words) for words in silent),
+        sizes,
+        synthesizer.centers_hz,
+        frame_rate_hz=synthesizer.sample_rate / synthesizer.hop,
+        frames=len(curves["f0_hz"]),
+    )
+    key = jax.random.key(3)
+    low, again = (
+        synthesizer.render(curves, k, gains) for k in (key, jax.random.key(4))
+    )
+    # One harmonic without noise: no chance is left, and one line in the spectrum.
+    np.testing.assert_array_equal(low, again)
+    power = np.square(np.abs(np.fft.rfft(low * np.hanning(len(low)))))
+    place = 300 * len(low) // synthesizer.sample_rate
+    assert power[place - 20 : place + 20].sum() > 0.99 * power.sum()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ddspx import audio
+from ddspx.control_gains import frame_gains, parse_gain
 from ddspx.data.dataset import batches
 from ddspx.data.manifest import load_collection
 from ddspx.data.split import assign_splits, select
@@ -218,6 +219,25 @@ def test_a_run_plays_any_curves_in_blocks(run, clips, monkeypatch):
     np.testing.assert_allclose(
         found, whole.controls(curves)["band_amplitudes"], rtol=1e-4, atol=1e-7
     )
+    gains = frame_gains(
+        (
+            parse_gain("randomize", "band_amplitudes=6"),
+            parse_gain("level", "band_amplitudes[:1khz]=-inf"),
+        ),
+        whole.sizes,
+        whole.centers_hz,
+        frame_rate_hz=RATE / SMOKE.source.hop,
+        frames=frames,
+        wander_hz=10.0,
+    )
+    changed = whole.render(curves, key, gains)
+    pieces = np.concatenate(list(blocks.blocks(curves, key, gains)))
+    np.testing.assert_allclose(pieces, changed, atol=2e-5 * scale)
+    # What is left has no lows; the bands overlap a little.
+    power = np.square(np.abs(np.fft.rfft([rendered, changed])))
+    below = round(0.8 * 1000 / RATE * len(rendered))
+    assert power[1, :below].sum() < 1e-3 * power[0, :below].sum()
+    assert power[1, 2 * below :].sum() > 0.1 * power[0, 2 * below :].sum()
     assert whole.control_names == SMOKE.controls.names
     assert whole.ranges["loudness_db"]["max"] > whole.ranges["loudness_db"]["min"]
 

@@ -46,11 +46,14 @@ def analyze(sound):
     }
 
 
-def blocks(given, key):
+def blocks(given, key, gains=None):
     found, frames = check_curves(given, ("loudness_db", "f0_hz"))
     phase = np.cumsum(np.repeat(found["f0_hz"], HOP) / RATE)
     gain = 2**0.5 * 10 ** (np.repeat(found["loudness_db"], HOP) / 20)
     sound = (gain * np.sin(2 * np.pi * phase)).astype(np.float32)
+    if gains is not None:
+        own = gains(np.arange(frames)).get("amplitude", np.ones((frames, 1)))
+        sound = sound * np.repeat(own[:, 0], HOP)
     for start in range(0, frames * HOP, 50 * HOP):
         yield sound[start : start + 50 * HOP]
 
@@ -66,9 +69,11 @@ def synthesizer(names=("loudness_db", "f0_hz")):
         names,
         ranges,
         analyze,
-        lambda given, key: np.concatenate(list(blocks(given, key))),
+        lambda given, key, gains=None: np.concatenate(list(blocks(given, key, gains))),
         blocks,
         lambda given: {"amplitude": given["loudness_db"]},
+        {"amplitude": 1},
+        {},
     )
 
 
@@ -151,6 +156,24 @@ def test_edits_stretch_and_length(flute, tmp_path):
     words = ["--seconds", 5, "--loop", "--wander", "loudness_db=1sd"]
     assert call(tmp_path, flute, "--out", tmp_path / "long.wav", *words) == 0
     assert audio.info(tmp_path / "long.wav").frames == 5 * 11025
+
+
+def test_amplitudes_of_the_synth_are_levelled_and_randomized(flute, tmp_path, capsys):
+    plain = tmp_path / "plain.wav"
+    assert call(tmp_path, flute, "--out", plain) == 0
+    words = ["--level", "amplitude=-6", "--out", tmp_path / "low.wav"]
+    assert call(tmp_path, flute, *words) == 0
+    one, low = (audio.load(p).samples for p in (plain, tmp_path / "low.wav"))
+    np.testing.assert_allclose(low, 10 ** (-6 / 20) * one, atol=1e-6)
+    words = ["--randomize", "amplitude=3", "--seed", 5, "--out", tmp_path / "walk.wav"]
+    assert call(tmp_path, flute, *words) == 0
+    walk = audio.load(tmp_path / "walk.wav").samples[0]
+    steady = np.abs(one[0]) > 0.02
+    ratio_db = 20 * np.log10(walk[steady] / one[0][steady])
+    assert 0.5 < np.std(ratio_db) < 6
+    assert "randomize amplitude: 3 dB" in capsys.readouterr().out
+    told = json.loads((tmp_path / "walk.json").read_text())["gains"]
+    assert told[0]["name"] == "amplitude" and told[0]["amount_db"] == "3.0"
 
 
 def test_a_midi_file_is_played(tmp_path):
@@ -242,6 +265,9 @@ def test_an_integer_format_is_attenuated_and_a_float_one_keeps_its_level(
         (["FLUTE", "--set", "f0_hz=none.csv"], "none.csv: cannot be read"),
         (["FLUTE", "--scale", "z=2"], "there is no such curve"),
         (["FLUTE", "--offset", "z"], "expected NAME=NUMBER"),
+        (["FLUTE", "--level", "amplitude"], "expected NAME=DB"),
+        (["FLUTE", "--level", "bands=-6"], "it has amplitude (1)"),
+        (["FLUTE", "--level", "amplitude[3:]=-6"], "no amplitude lies from 3"),
         (["FLUTE", "--stretch", "0"], "must be a positive number"),
         (["FLUTE", "--seconds", "-1"], "must be a positive number"),
         (["FLUTE", "--out", "FLUTE"], "is an input"),

@@ -99,6 +99,11 @@ def filtered_noise(
     )
 
 
+def bin_frequencies_hz(bins: int, sample_rate: Rate) -> np.ndarray:
+    """Frequencies of the magnitudes of a frame, evenly from 0 Hz to Nyquist [bins]."""
+    return np.linspace(0.0, sample_rate / 2, bins)
+
+
 def noise_hops(key: RandomKey, first: AnyArray, hops: int, hop: int) -> jax.Array:
     """White noise, uniform in [-1, 1), each hop drawn from the key and its number.
 

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddspx.control_gains import FrameGains
 from ddspx.models.ddsp_autoencoder import LATENT
 from ddspx.synths.base import Synth
+from ddspx.synths.noise import bin_frequencies_hz
 from ddspx.tasks.ddsp_model import DdspRunConfig, make_model
 from ddspx.tasks.sound_curves import QUANTILES, measure
 from ddspx.tasks.synthesizer import (
     Curves,
     Synthesizer,
     check_curves,
+    louder,
     plain_ranges,
     play,
 )
@@ -45,6 +48,8 @@ def loaded(
     names = (*config.model.inputs, *latents)
     block = max(round(_BLOCK_S * rate / hop), 1)
     latency = model.in_room(params).latency
+    bins = config.synth.sizes.noise_bins
+    centers_hz = {"noise_magnitudes": bin_frequencies_hz(bins, rate)} if bins else {}
 
     def gathered(curves: Curves) -> dict[str, np.ndarray]:
         found, _ = check_curves(curves, names)
@@ -76,25 +81,29 @@ def loaded(
         return state, jax.tree.map(jnp.zeros_like, memory)
 
     @jax.jit
-    def next_block(params, state, part):
+    def next_block(params, state, part, gains):
         sounding, memory = state
         controls, memory = model.controls(params, part, memory)
+        controls = louder(controls, gains)
         sounding, audio = synth_of(params).render_block(sounding, controls)
         return (sounding, memory), audio
 
-    def blocks(curves: Curves, key: RandomKey):
+    def blocks(curves: Curves, key: RandomKey, gains: FrameGains | None = None):
         return play(
             lambda part, key: first(params, key, part),
-            lambda state, part: next_block(params, state, part),
+            lambda state, part, gains: next_block(params, state, part, gains),
             gathered(curves),
             key,
             hop=hop,
             latency=latency,
             block=block,
+            gains=gains,
         )
 
-    def render(curves: Curves, key: RandomKey) -> np.ndarray:
-        return np.concatenate(list(blocks(curves, key)))
+    def render(
+        curves: Curves, key: RandomKey, gains: FrameGains | None = None
+    ) -> np.ndarray:
+        return np.concatenate(list(blocks(curves, key, gains)))
 
     @jax.jit
     def driven(params, memory, part):
@@ -121,4 +130,6 @@ def loaded(
         render,
         blocks,
         controls,
+        dict(model.synth.sizes),
+        centers_hz,
     )

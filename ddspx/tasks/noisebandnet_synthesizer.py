@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddspx.control_gains import FrameGains
+from ddspx.synths.noise import bin_frequencies_hz
 from ddspx.tasks.noisebandnet_model import NoiseBandRunConfig, make_model
 from ddspx.tasks.sound_curves import QUANTILES, measure
 from ddspx.tasks.synthesizer import (
     Curves,
     Synthesizer,
     check_curves,
+    louder,
     plain_ranges,
     play,
 )
@@ -45,6 +48,14 @@ def loaded(
     stored = jax.tree.map(jnp.asarray, dict(extra))
     block = max(round(_BLOCK_S * source.sample_rate / source.hop), 1)
 
+    centers_hz = {}
+    if model.bank is not None:
+        centers_hz["band_amplitudes"] = np.asarray(model.bank.center_hz)
+    if "noise_magnitudes" in model.synth.sizes:
+        centers_hz["noise_magnitudes"] = bin_frequencies_hz(
+            model.synth.sizes["noise_magnitudes"], source.sample_rate
+        )
+
     @jax.jit
     def driven(params, memory, part):
         return model.drive(params, stored["controls"], part, memory)
@@ -56,26 +67,32 @@ def loaded(
         return synth.init_state(key, controls), jax.tree.map(jnp.zeros_like, memory)
 
     @jax.jit
-    def next_block(params, bank, state, part):
+    def next_block(params, bank, state, part, gains):
         sounding, memory = state
         controls, memory = model.drive(params, stored["controls"], part, memory)
+        controls = louder(controls, gains)
         sounding, audio = make_source(source, bank).render_block(sounding, controls)
         return (sounding, memory), audio / stored["gain"]
 
-    def blocks(curves: Curves, key: RandomKey):
+    def blocks(curves: Curves, key: RandomKey, gains: FrameGains | None = None):
         given, _ = check_curves(curves, names)
         return play(
             first,
-            lambda state, part: next_block(params, model.bank, state, part),
+            lambda state, part, gains: next_block(
+                params, model.bank, state, part, gains
+            ),
             given,
             key,
             hop=source.hop,
             latency=model.synth.latency,
             block=block,
+            gains=gains,
         )
 
-    def render(curves: Curves, key: RandomKey) -> np.ndarray:
-        return np.concatenate(list(blocks(curves, key)))
+    def render(
+        curves: Curves, key: RandomKey, gains: FrameGains | None = None
+    ) -> np.ndarray:
+        return np.concatenate(list(blocks(curves, key, gains)))
 
     def controls(curves: Curves) -> dict[str, np.ndarray]:
         given, frames = check_curves(curves, names)
@@ -102,4 +119,6 @@ def loaded(
         render,
         blocks,
         controls,
+        dict(model.synth.sizes),
+        centers_hz,
     )

@@ -5,16 +5,38 @@ dictionary of NumPy arrays [frames] in physical units, frame m at ``m hop`` samp
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ddspx.control_gains import FrameGains
 from ddspx.types import RandomKey
 
 Curves = Mapping[str, np.ndarray]
 # name -> min, max, mean, std, and quantiles by share.
 Ranges = Mapping[str, Mapping[str, Any]]
+
+
+class Blocks(Protocol):
+    """How a `Synthesizer` plays in pieces."""
+
+    def __call__(
+        self, curves: Curves, key: RandomKey, gains: FrameGains | None = None
+    ) -> Iterator[np.ndarray]:
+        """See `Synthesizer.blocks`."""
+        ...
+
+
+class Render(Protocol):
+    """How a `Synthesizer` plays a whole sound."""
+
+    def __call__(
+        self, curves: Curves, key: RandomKey, gains: FrameGains | None = None
+    ) -> np.ndarray:
+        """See `Synthesizer.render`."""
+        ...
 
 
 class Synthesizer(NamedTuple):
@@ -30,10 +52,13 @@ class Synthesizer(NamedTuple):
         curves than drive the model.
       analyze: ``(audio[time]) -> curves``: those of `control_names`, and what tells
         where they can be trusted (``confidence``); ceil(time / hop) frames.
-      render: ``(curves, key) -> audio[frames hop]`` float32, in blocks: the memory of
-        what lies between does not grow with the length.
-      blocks: ``(curves, key) -> iterator`` of the pieces of that sound.
+      render: ``(curves, key, gains=None) -> audio[frames hop]`` float32, in blocks: the
+        memory of what lies between does not grow with the length. Gains are those of
+        `ddspx.control_gains.frame_gains` on the amplitudes that drive the synth.
+      blocks: ``(curves, key, gains=None) -> iterator`` of the pieces of that sound.
       controls: ``(curves) -> controls`` of the synth by name [frames, ...], for plots.
+      sizes: of the controls that are amplitudes, by name: how many each has.
+      centers_hz: frequencies of those amplitudes that have any, by name [size].
     """
 
     kind: str
@@ -42,9 +67,11 @@ class Synthesizer(NamedTuple):
     control_names: tuple[str, ...]
     ranges: Ranges
     analyze: Callable[[np.ndarray], dict[str, np.ndarray]]
-    render: Callable[[Curves, RandomKey], np.ndarray]
-    blocks: Callable[[Curves, RandomKey], Iterator[np.ndarray]]
+    render: Render
+    blocks: Blocks
     controls: Callable[[Curves], dict[str, np.ndarray]]
+    sizes: Mapping[str, int]
+    centers_hz: Mapping[str, np.ndarray]
 
 
 def plain_ranges(
@@ -105,26 +132,49 @@ def check_curves(
     return found, frames
 
 
+def louder(controls: Mapping[str, Any], gains: Mapping[str, Any]) -> dict[str, Any]:
+    """Controls of a synth times the gains of their frames.
+
+    Args:
+      controls: by name, [frames], or [frames, size].
+      gains: of some of them, [frames, size].
+
+    Returns:
+      All controls.
+    """
+    return {
+        name: control * jnp.reshape(gains[name], jnp.shape(control))
+        if name in gains
+        else control
+        for name, control in controls.items()
+    }
+
+
 def play(
     start: Callable[[dict[str, np.ndarray], RandomKey], Any],
-    step: Callable[[Any, dict[str, np.ndarray]], tuple[Any, Any]],
+    step: Callable[
+        [Any, dict[str, np.ndarray], dict[str, np.ndarray]], tuple[Any, Any]
+    ],
     curves: dict[str, np.ndarray],
     key: RandomKey,
     *,
     hop: int,
     latency: int,
     block: int,
+    gains: FrameGains | None = None,
 ) -> Iterator[np.ndarray]:
     """A sound in blocks of equal length, so that one program is compiled.
 
     Args:
       start: ``(first block of curves, key) -> state``.
-      step: ``(state, block of curves) -> (state, audio[block hop])``, `latency` late.
+      step: ``(state, block of curves, its gains) -> (state, audio[block hop])``,
+        `latency` late.
       curves: by name [frames, ...].
       key: of its noise.
       hop: samples a frame.
       latency: samples.
       block: frames in a block.
+      gains: of the controls, see `louder`; none if left.
 
     Yields:
       Pieces of sound, frames hop samples in all.
@@ -138,7 +188,7 @@ def play(
         part = {name: curve[places] for name, curve in curves.items()}
         if state is None:
             state = start(part, key)
-        state, audio = step(state, part)
+        state, audio = step(state, part, {} if gains is None else gains(places))
         audio = np.asarray(jax.device_get(audio))
         audio, late = audio[late:], max(0, late - len(audio))
         audio = audio[:left]

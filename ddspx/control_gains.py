@@ -1,0 +1,229 @@
+"""Gains on what drives a synth: harmonics, bands and bins, each by itself.
+
+A network says how loud each harmonic and each band is; these gains are put between the
+network and the synth, so that a trained model is a mixing desk, too. A gain of one
+frame depends on its number alone: blocks of any length give the same sound.
+
+Random gains for each band are the amplitude randomisation of A. Barahona-Rios and
+T. Collins, NoiseBandNet (IEEE/ACM TASLP 2024), here as slow walks.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+# name -> [frames, size], linear.
+FrameGains = Callable[[np.ndarray], dict[str, np.ndarray]]
+# Mean of s^2 + (1 - s)^2 for s = x^2 (3 - 2 x), x from 0 to 1: the power of a smooth
+# path through independent points, relative to theirs.
+_PATH_POWER = 26.0 / 35.0
+_RANGE = re.compile(r"(?P<name>\w+)(\[(?P<range>[^\]]*)\])?")
+_HERTZ = re.compile(r"(?P<number>[0-9.]+)\s*(?P<kilo>k?)hz", re.IGNORECASE)
+
+
+class ControlGainError(ValueError):
+    """A gain that cannot be applied; the message says why."""
+
+
+class ControlGain(NamedTuple):
+    """A gain on some of the amplitudes that drive a synth.
+
+    Attributes:
+      kind: ``"level"`` is the same all the time; ``"randomize"`` walks at random,
+        slowly, each amplitude by itself.
+      name: of the control, such as ``harmonic_distribution`` or ``band_amplitudes``.
+      amount_db: dB added, -inf for silence; of a walk its standard deviation.
+      low: first place, counted from 0, or Hz; None for the first of all.
+      high: the place behind the last, or Hz; None for the end.
+      step: from place to place.
+      hertz: whether `low` and `high` are Hz.
+    """
+
+    kind: Literal["level", "randomize"]
+    name: str
+    amount_db: float
+    low: float | None = None
+    high: float | None = None
+    step: int = 1
+    hertz: bool = False
+
+
+def parse_gain(kind: Literal["level", "randomize"], words: str) -> ControlGain:
+    """A gain as it is typed.
+
+    ``noise_magnitudes=-6``, ``harmonic_distribution[1::2]=-inf`` (places from 0, as
+    Python has them: the even harmonics), ``band_amplitudes[2khz:8khz]=+3``.
+
+    Args:
+      kind: see `ControlGain`.
+      words: NAME=DB, NAME[START:STOP]=DB or NAME[START:STOP:STEP]=DB.
+
+    Returns:
+      A `ControlGain`.
+
+    Raises:
+      ControlGainError: it reads otherwise.
+    """
+    place, equals, amount = (part.strip() for part in words.partition("="))
+    found = _RANGE.fullmatch(place)
+    try:
+        number = float(amount.lower().removesuffix("db"))
+    except ValueError:
+        number = math.nan
+    silent = kind == "level" and number == -math.inf
+    if (
+        not (found and equals)
+        or not (math.isfinite(number) or silent)
+        or (kind == "randomize" and number < 0)
+    ):
+        what = "DB, -inf for silence" if kind == "level" else "DB of deviation"
+        raise ControlGainError(
+            f"--{kind} {words!r}: expected NAME={what}, or NAME[START:STOP]=DB with"
+            " places from 0 or, of noise, as in [500hz:2khz]"
+        )
+    gain = ControlGain(kind, found["name"], number)
+    return gain if found["range"] is None else _ranged(gain, found["range"], words)
+
+
+def _ranged(gain: ControlGain, text: str, words: str) -> ControlGain:
+    """With the places that stand in brackets."""
+    parts = [part.strip() for part in text.split(":")]
+    hertz = any(_HERTZ.fullmatch(part) for part in parts)
+    try:
+        if len(parts) == 1 and not hertz:
+            first = int(parts[0])
+            return gain._replace(low=first, high=first + 1 or None)
+        if len(parts) > (2 if hertz else 3) or len(parts) < 2:
+            raise ValueError
+        read = _hertz if hertz else int
+        low, high = (read(part) if part else None for part in parts[:2])
+        step = int(parts[2]) if len(parts) > 2 and parts[2] else 1
+        if step < 1:
+            raise ValueError
+    except ValueError:
+        raise ControlGainError(
+            f"--{gain.kind} {words!r}: [{text}] is no range; expected [START:STOP],"
+            " [START:STOP:STEP] with a step of 1 or more, [PLACE] or [500hz:2khz]"
+        ) from None
+    return gain._replace(low=low, high=high, step=step, hertz=hertz)
+
+
+def _hertz(text: str) -> float:
+    found = _HERTZ.fullmatch(text)
+    if found is None:
+        raise ValueError
+    return float(found["number"]) * (1e3 if found["kilo"] else 1.0)
+
+
+def chosen(
+    gain: ControlGain, size: int, center_hz: np.ndarray | None = None
+) -> np.ndarray:
+    """Places of the amplitudes that a gain is for.
+
+    Args:
+      gain: the gain.
+      size: how many amplitudes its control has.
+      center_hz: their frequencies [size]; None where they are multiples of f0.
+
+    Returns:
+      int [places], one or more.
+
+    Raises:
+      ControlGainError: there is none, or Hz are given where there are no frequencies.
+    """
+    if gain.hertz:
+        if center_hz is None:
+            raise ControlGainError(
+                f"--{gain.kind} {gain.name}: its {size} places have no frequency of"
+                " their own; give places from 0 instead of Hz"
+            )
+        low = -math.inf if gain.low is None else gain.low
+        high = math.inf if gain.high is None else gain.high
+        found = np.flatnonzero((center_hz >= low) & (center_hz < high))
+        span = f"{center_hz.min():.0f} to {center_hz.max():.0f} Hz"
+    else:
+        low, high = (None if e is None else int(e) for e in (gain.low, gain.high))
+        found = np.arange(size)[low : high : gain.step]
+        span = f"0 to {size - 1}"
+    if not found.size:
+        raise ControlGainError(
+            f"--{gain.kind} {gain.name}: no amplitude lies from {gain.low} to"
+            f" {gain.high}; they lie from {span}"
+        )
+    return found
+
+
+def frame_gains(
+    gains: tuple[ControlGain, ...],
+    sizes: Mapping[str, int],
+    centers_hz: Mapping[str, np.ndarray],
+    *,
+    frame_rate_hz: float,
+    frames: int,
+    seed: int = 0,
+    wander_hz: float = 1.0,
+) -> FrameGains:
+    """Linear gains of frames, all edits multiplied.
+
+        g[m, k] = 10^(a / 20)                             level
+        g[m, k] = 10^(a w_k(m / frame_rate) / 20)         randomize
+
+    with w_k a smooth path through independent normal points, `wander_hz` of them a
+    second, scaled to unit power.
+
+    Args:
+      gains: edits.
+      sizes: amplitudes of each control that may be edited.
+      centers_hz: their frequencies, of those controls that have any.
+      frame_rate_hz: frames a second.
+      frames: how many will be asked for.
+      seed: of the walks.
+      wander_hz: how fast they go.
+
+    Returns:
+      ``(numbers of frames [n]) -> gains``, float32 [n, size] by name, of the controls
+      that have one.
+
+    Raises:
+      ControlGainError: no such control, nothing at that place, `wander_hz` not above 0.
+    """
+    if not (math.isfinite(wander_hz) and wander_hz > 0):
+        raise ControlGainError(f"wander_hz {wander_hz} must be a positive number")
+    steady: dict[str, np.ndarray] = {}
+    walks: list[tuple[str, np.ndarray]] = []
+    for number, gain in enumerate(gains):
+        if gain.name not in sizes:
+            raise ControlGainError(
+                f"--{gain.kind} {gain.name}: the synth has no such amplitudes; it has"
+                f" {', '.join(f'{n} ({size})' for n, size in sizes.items())}"
+            )
+        size = sizes[gain.name]
+        places = chosen(gain, size, centers_hz.get(gain.name))
+        level = steady.setdefault(gain.name, np.ones(size, np.float32))
+        if gain.kind == "level":
+            level[places] *= 10.0 ** (gain.amount_db / 20.0)
+            continue
+        count = math.ceil(frames / frame_rate_hz * wander_hz) + 2
+        rng = np.random.default_rng([seed, number])
+        points = np.zeros((count, size), np.float32)
+        points[:, places] = rng.standard_normal((count, len(places)), np.float32)
+        walks.append((gain.name, gain.amount_db / math.sqrt(_PATH_POWER) * points))
+
+    def at(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        numbers = np.asarray(numbers)
+        found = {
+            name: np.tile(level, (len(numbers), 1)) for name, level in steady.items()
+        }
+        place = numbers / frame_rate_hz * wander_hz
+        first = np.floor(place).astype(int)
+        x = (place - first)[:, None]
+        rise = x**2 * (3.0 - 2.0 * x)
+        for name, points in walks:
+            level_db = (1.0 - rise) * points[first] + rise * points[first + 1]
+            found[name] *= (10.0 ** (level_db / 20.0)).astype(np.float32)
+        return found
+
+    return at
