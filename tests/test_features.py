@@ -6,6 +6,7 @@ import librosa
 import numpy as np
 import pyloudnorm
 import pytest
+import scipy.fft
 import scipy.signal
 
 from ddspx import features, signal
@@ -82,6 +83,44 @@ def test_framed_level_is_ddsp_s(golden):
     audio = arrays["target"]
     ours = features.rms_db(audio, frame_length=512, hop_length=64, floor_db=-80.0)
     np.testing.assert_allclose(ours, arrays["power_valid"], atol=1e-3)
+
+
+@pytest.mark.golden
+def test_framed_rms_is_ddsp_s(golden):
+    arrays = golden("ddsp_tf_spectral")
+    padded = np.pad(arrays["target"], ((0, 0), (256, 256)))
+    ours = features.rms_db(padded, frame_length=512, hop_length=64, floor_db=-120.0)
+    rms = 10 ** (np.asarray(ours)[:, :251] / 20)
+    np.testing.assert_allclose(rms, arrays["rms"], atol=1e-6)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("name", "size", "bands", "ends_hz"),
+    [("logmel", 2048, 64, (80.0, 7600.0)), ("mfcc", 1024, 128, (20.0, 8000.0))],
+)
+def test_mel_bands_are_near_ddsp_s(golden, name, size, bands, ends_hz):
+    """Theirs are triangles over mel, ours over Hz: a hundredth of a neper apart."""
+    arrays = golden("ddsp_tf_spectral")
+    target, hop = arrays["target"].astype(np.float64), size // 4
+    count = -(-target.shape[-1] // hop)
+    padded = np.pad(target, ((0, 0), (0, size + count * hop - target.shape[-1])))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    frames = np.stack([padded[:, m * hop :][:, :size] for m in range(count)], 1)
+    bank = features.mel_filterbank(
+        16000,
+        size,
+        bands,
+        low_hz=ends_hz[0],
+        high_hz=ends_hz[1],
+        scale="htk",
+        norm=None,
+    )
+    levels = np.log(np.maximum(np.abs(np.fft.rfft(window * frames)) @ bank, 1e-5))
+    if name == "mfcc":
+        levels = scipy.fft.dct(levels, norm="ortho")[..., :30]
+        levels[..., 0] *= np.sqrt(2.0)
+    np.testing.assert_allclose(levels, arrays[name], atol=1.5e-2)
 
 
 def test_a_weighting_of_tones_differs_as_the_curve_says():
