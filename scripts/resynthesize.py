@@ -332,6 +332,12 @@ def _notes(
         playing=options.playing,
         bend=performance.bend,
     )
+    if "confidence" in synthesizer.ranges:
+        # Notes are sure of their pitch, no recording ever is.
+        quantiles = synthesizer.ranges["confidence"]["quantiles"]
+        most = float(quantiles[sorted(quantiles)[-2]])
+        sure = np.minimum(found.values["confidence"], most)
+        found = found.replaced(confidence=sure)
     told = {"notes": len(voice), "notes_cut_for_one_voice": changed}
     return found, {**told, "loudness_of_velocities_db": [float(quiet), float(loud)]}
 

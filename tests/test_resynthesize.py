@@ -194,6 +194,22 @@ def test_a_midi_file_is_played(tmp_path):
     assert made.samples.shape[1] == HOP * 125
 
 
+def test_notes_are_no_surer_than_recordings(tmp_path, monkeypatch):
+    made = synthesizer(("loudness_db", "f0_hz"))
+    made.ranges["confidence"] = known(0.8, 0.9)
+    monkeypatch.setattr(resynthesize, "load_synthesizer", lambda *_: made)
+    file = mido.MidiFile(ticks_per_beat=480)
+    on = mido.Message("note_on", note=69, velocity=127, time=240)
+    off = mido.Message("note_off", note=69, time=480)
+    file.tracks.append(mido.MidiTrack([on, off]))
+    file.save(tmp_path / "song.mid")
+    assert call(tmp_path, "--midi", tmp_path / "song.mid") == 0
+    played = curves.read(tmp_path / "song_run.csv", RATE / HOP).values["confidence"]
+    # Between notes there is none; in them as much as 95 % of training have.
+    assert played.min() == 0.0
+    assert played.max() == pytest.approx(0.895, abs=1e-6)
+
+
 def test_drawn_curves_are_read_beside_the_input_or_set(
     flute, tmp_path, capsys, monkeypatch
 ):
