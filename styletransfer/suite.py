@@ -65,6 +65,8 @@ class SuiteConfig:
       checkpoint: trained controllers, NAME=PATH; {effect} in a path is replaced by the
         effect's name; a name may have several paths, of different effects.
       refine: renders that improve each prediction; 0 leaves that method out.
+      refine_only: names of those controllers whose predictions are refined and trimmed;
+        all if empty.
       trim: share of what is left of the level that a gain behind each prediction takes
         away (`styletransfer.level_trim`); 0 leaves that method out.
       search: renders of the search without a controller; 0 leaves it out.
@@ -91,6 +93,7 @@ class SuiteConfig:
     audible_db: float = 0.5
     checkpoint: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     refine: int = 0
+    refine_only: tuple[str, ...] = ()
     trim: float = 0.0
     search: int = 0
     prior: float = 3.0
@@ -118,6 +121,12 @@ class SuiteConfig:
             name, equals, path = given.partition("=")
             if not (name and equals and path):
                 raise ValueError(f"checkpoint {given!r}: write NAME=PATH")
+        names = {given.partition("=")[0] for given in self.checkpoint}
+        if unknown := set(self.refine_only) - names:
+            raise ValueError(
+                f"refine_only {', '.join(sorted(unknown))}: no such checkpoint; there"
+                f" are {', '.join(sorted(names)) or 'none'}"
+            )
 
 
 class Entry(NamedTuple):
@@ -320,6 +329,8 @@ def entries(
     )
     for name, loaded in controllers.items():
         made += _both(name, predicted_method(loaded, codes=codes[name]), count)
+        if config.refine_only and name not in config.refine_only:
+            continue
         if config.trim:
             trimmed = predicted_method(loaded, codes=codes[name], trim=config.trim)
             made.append(Entry(TRIMMED.format(name=name), trimmed, count, counts=True))

@@ -1,6 +1,7 @@
 """Suites: who sees what, paired comparisons, and that a suite goes on where it was."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -135,6 +136,13 @@ def test_entries_are_what_the_configuration_asks_for(host, groups, fitted, loade
     ]  # fmt: skip
     assert [entry.items for entry in extra] == [6, 6, 6, 2, 2]
     assert [entry.one_by_one for entry in extra] == [False, False, False, True, True]
+    ours = dataclasses.replace(
+        config, checkpoint=("mine=a", "other=b"), refine_only=("mine",)
+    )
+    both = {"mine": loaded, "other": loaded}
+    with_other = suite.entries(ours, trials, fitted, both, known | {"other": {}})
+    added = {e.name for e in with_other} - {e.name for e in full}
+    assert added == {"other", "other, wrong reference"}
     # PESQ is for speech, and for those who count.
     with_pesq = {
         e.name for e in full if "pesq" in suite.metrics_of(config, "speech", e)
@@ -167,6 +175,7 @@ def test_searches_tell_how_far_they_are_and_wrong_answers_are_refused(host, grou
         ({"items": 0}, "each must be 1 or more"),
         ({"checkpoint": ("runs/strip",)}, "write NAME=PATH"),
         ({"effects": ()}, "at least one effect"),
+        ({"checkpoint": ("a=b",), "refine_only": ("c",)}, "there are a"),
     ],
 )
 def test_configurations_that_cannot_be_run_are_refused(change, words):
