@@ -39,7 +39,11 @@ def models(reference, other):
             "hidden": 8,
             "steps": 3,
             "step_s": 0.1,
-            "curve": {"evaluation/loss": [(0, 2.0), (3, 1.0)]},
+            "curve": {
+                "evaluation/loss": [(0, 2.0), (3, 1.0)],
+                # The last fifth is two points of ten.
+                "train/loss": [(i, 9.0) for i in range(8)] + [(8, 3.0), (9, 4.0)],
+            },
             "later": piece,
             "other": piece,
         }
@@ -63,6 +67,7 @@ def test_the_report_counts_who_is_ahead():
     )
     assert "bands lower in 1 of 2 classes (1 surely, 1 surely higher)" in text
     assert "2.000 (+1.000 [+1.000, +1.000])" in text
+    assert "| rain | 3.500 | 3.500 |" in text
 
 
 def test_models_are_named():

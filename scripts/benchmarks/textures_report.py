@@ -53,6 +53,8 @@ def report(results: Mapping[str, Mapping[str, Any]], resamples: int) -> str:
             f"{name}: {model['parameters']} parameters ({model['hidden']} units),"
             f" {1e3 * model['step_s']:.0f} ms a step, {steps[0]} to {steps[-1]} steps"
         )
+    lines += ["", "MRSTFT loss of training, at its end: fit, not what carries over"]
+    lines += ["", _table(["training loss", *first], _ends(results))]
     for part, meaning in PARTS.items():
         for measure, (label, digits) in MEASURES.items():
             header = [f"{label}, {part}", "pieces", reference]
@@ -64,6 +66,18 @@ def report(results: Mapping[str, Mapping[str, Any]], resamples: int) -> str:
             lines += ["", f"{label}: {meaning}", "", _table(header, rows)]
             lines += ["", _standing(results, part, measure, resamples)]
     return "\n".join(lines) + "\n"
+
+
+def _ends(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Loss of training of every class and model, the mean over its last fifth."""
+    rows = []
+    for name, one in results.items():
+        row = [name]
+        for model in one["models"].values():
+            values = [value for _, value in model["curve"]["train/loss"]]
+            row.append(f"{np.mean(values[-max(len(values) // 5, 1) :]):.3f}")
+        rows.append(row)
+    return rows
 
 
 def difference(
