@@ -150,8 +150,10 @@ def chosen(
         span = f"0 to {size - 1}"
     if not found.size:
         raise ControlGainError(
-            f"--{gain.kind} {gain.name}: no amplitude lies from {gain.low} to"
-            f" {gain.high}; they lie from {span}"
+            f"--{gain.kind} {gain.name}: no amplitude lies from"
+            f" {'the first' if gain.low is None else f'{gain.low:g}'} to"
+            f" {'the last' if gain.high is None else f'{gain.high:g}'}; they lie from"
+            f" {span}"
         )
     return found
 

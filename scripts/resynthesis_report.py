@@ -354,6 +354,7 @@ def _print(work: Work, report: dict[str, Any]) -> None:
         unit = "Hz" if one["hertz"] else "places"
         where = "" if one["low"] is one["high"] is None else f", {unit}"
         where += f" {one['low'] or 0:g} to {one['high'] or math.inf:g}" if where else ""
+        where += f", step {one['step']}" if one["step"] > 1 else ""
         print(f"  {one['kind']} {one['name']}: {one['amount_db']:g} dB{where}")
     for name, share in report["outside_the_training_range"].items():
         if share > 0.05:
