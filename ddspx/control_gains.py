@@ -15,11 +15,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ddspx.curves import smooth_walk
+
 # name -> [frames, size], linear.
 FrameGains = Callable[[np.ndarray], dict[str, np.ndarray]]
-# Mean of s^2 + (1 - s)^2 for s = x^2 (3 - 2 x), x from 0 to 1: the power of a smooth
-# path through independent points, relative to theirs.
-_PATH_POWER = 26.0 / 35.0
 _RANGE = re.compile(r"(?P<name>\w+)(\[(?P<range>[^\]]*)\])?")
 _HERTZ = re.compile(r"(?P<number>[0-9.]+)\s*(?P<kilo>k?)hz", re.IGNORECASE)
 
@@ -164,7 +163,6 @@ def frame_gains(
     centers_hz: Mapping[str, np.ndarray],
     *,
     frame_rate_hz: float,
-    frames: int,
     seed: int = 0,
     wander_hz: float = 1.0,
 ) -> FrameGains:
@@ -173,15 +171,13 @@ def frame_gains(
         g[m, k] = 10^(a / 20)                             level
         g[m, k] = 10^(a w_k(m / frame_rate) / 20)         randomize
 
-    with w_k a smooth path through independent normal points, `wander_hz` of them a
-    second, scaled to unit power.
+    with w_k from `ddspx.curves.smooth_walk`, a path of its own for each k.
 
     Args:
       gains: edits.
       sizes: amplitudes of each control that may be edited.
       centers_hz: their frequencies, of those controls that have any.
       frame_rate_hz: frames a second.
-      frames: how many will be asked for.
       seed: of the walks.
       wander_hz: how fast they go.
 
@@ -190,12 +186,11 @@ def frame_gains(
       that have one.
 
     Raises:
-      ControlGainError: no such control, nothing at that place, `wander_hz` not above 0.
+      ControlGainError: no such control, or nothing at that place.
+      CurveError: (of what is returned) a walk at a `wander_hz` that is not above 0.
     """
-    if not (math.isfinite(wander_hz) and wander_hz > 0):
-        raise ControlGainError(f"wander_hz {wander_hz} must be a positive number")
     steady: dict[str, np.ndarray] = {}
-    walks: list[tuple[str, np.ndarray]] = []
+    walks: list[tuple[int, ControlGain, np.ndarray]] = []
     for number, gain in enumerate(gains):
         if gain.name not in sizes:
             raise ControlGainError(
@@ -207,25 +202,17 @@ def frame_gains(
         level = steady.setdefault(gain.name, np.ones(size, np.float32))
         if gain.kind == "level":
             level[places] *= 10.0 ** (gain.amount_db / 20.0)
-            continue
-        count = math.ceil(frames / frame_rate_hz * wander_hz) + 2
-        rng = np.random.default_rng([seed, number])
-        points = np.zeros((count, size), np.float32)
-        points[:, places] = rng.standard_normal((count, len(places)), np.float32)
-        walks.append((gain.name, gain.amount_db / math.sqrt(_PATH_POWER) * points))
+        else:
+            walks.append((number, gain, places))
 
     def at(numbers: np.ndarray) -> dict[str, np.ndarray]:
-        numbers = np.asarray(numbers)
         found = {
             name: np.tile(level, (len(numbers), 1)) for name, level in steady.items()
         }
-        place = numbers / frame_rate_hz * wander_hz
-        first = np.floor(place).astype(int)
-        x = (place - first)[:, None]
-        rise = x**2 * (3.0 - 2.0 * x)
-        for name, points in walks:
-            level_db = (1.0 - rise) * points[first] + rise * points[first + 1]
-            found[name] *= (10.0 ** (level_db / 20.0)).astype(np.float32)
+        times_s = np.asarray(numbers) / frame_rate_hz
+        for number, gain, places in walks:
+            walk = smooth_walk((seed, number), times_s, wander_hz, len(places))
+            found[gain.name][:, places] *= 10.0 ** (gain.amount_db * walk / 20.0)
         return found
 
     return at

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ddspx.curves import Breakpoints, Curves, sample
+from ddspx.curves import Curves, smooth_walk
 from ddspx.units import hz_to_midi, midi_to_hz
 
 # Below the loudest frame by more than this, a frame is silence between notes.
@@ -392,18 +392,7 @@ def edit(
             centre = float(np.median(curve)) if one.name.endswith("_db") else 0.0
             curve = centre + amount * (curve - centre)
         else:
-            rng = np.random.default_rng([seed, number])
-            curve = curve + amount * _wander(rng, curves, wander_hz)
+            walk = smooth_walk((seed, number), curves.times_s, wander_hz)
+            curve = curve + amount * walk[:, 0]
         values[one.name] = curve
     return Curves(curves.frame_rate_hz, values)
-
-
-def _wander(rng: np.random.Generator, curves: Curves, wander_hz: float) -> np.ndarray:
-    """Smooth noise of about unit deviation [frames]."""
-    if not (math.isfinite(wander_hz) and wander_hz > 0):
-        raise TimbreError(f"wander_hz {wander_hz} must be a positive number")
-    count = math.ceil(curves.seconds * wander_hz) + 2
-    points = Breakpoints(
-        np.arange(count) / wander_hz, rng.standard_normal(count), ("smooth",) * count
-    )
-    return sample(points, curves.times_s)

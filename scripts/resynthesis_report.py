@@ -119,7 +119,7 @@ def _report(work: Work, sound: Path, measured: Curves) -> dict[str, Any]:
         **work.told,
         "rules": work.steps,
         "edits": list(work.edits),
-        "gains": [{**one, "amount_db": str(one["amount_db"])} for one in work.gains],
+        "gains": [_plain(one) for one in work.gains],
         "stretch": work.stretch,
         "outside_the_training_range": timbre.outside(
             work.played, synthesizer.ranges, counted
@@ -139,6 +139,12 @@ def _report(work: Work, sound: Path, measured: Curves) -> dict[str, Any]:
         "peak_dbfs": db,
         "attenuation_db": -20 * math.log10(work.gain),
     }
+
+
+def _plain(gain: dict[str, Any]) -> dict[str, Any]:
+    """A gain as JSON has it, which knows no infinite numbers."""
+    amount = gain["amount_db"]
+    return {**gain, "amount_db": amount if math.isfinite(amount) else "-inf"}
 
 
 def _counted(work: Work, found: Curves) -> np.ndarray:

@@ -10,9 +10,10 @@
 
 RUN is a folder of a DDSP or NoiseBandNet model. The input is analysed, its loudness and
 register are fitted to what the model was trained on (every rule is shown, and has a
-switch), curves are edited, the amplitudes that drive the synth are, too (--level,
---randomize; harmonics, bands and bins by their place from 0, noise also by Hz), and the model plays them: at the input's length, sample rate
-and number of channels. Of several channels the mean is analysed; each gets its own
+switch), curves are edited, and the model plays them: at the input's length, sample rate
+and number of channels. The amplitudes that the model drives its synth by can be changed,
+too (--level, --randomize): harmonics, bands and bins by their place from 0, as Python
+has ranges, and noise by Hz. Of several channels the mean is analysed; each gets its own
 level, and by --channels the same sound or noise of its own.
 
 Writes OUT.wav, OUT.csv (the curves as they were played; --set NAME=OUT.csv reads them),
@@ -225,7 +226,6 @@ def _resynthesize(
         synthesizer.sizes,
         synthesizer.centers_hz,
         frame_rate_hz=found.frame_rate_hz,
-        frames=frames,
         seed=options.seed,
         wander_hz=options.wander_hz,
     )

@@ -10,15 +10,14 @@ from ddspx.control_gains import (
     frame_gains,
     parse_gain,
 )
+from ddspx.curves import CurveError
 
 SIZES = {"harmonic_distribution": 6, "noise_magnitudes": 5}
 CENTERS_HZ = {"noise_magnitudes": np.linspace(0.0, 8000.0, 5)}
 
 
-def gains(*edits, frames=400, **more):
-    return frame_gains(
-        edits, SIZES, CENTERS_HZ, frame_rate_hz=100.0, frames=frames, **more
-    )
+def gains(*edits, **more):
+    return frame_gains(edits, SIZES, CENTERS_HZ, frame_rate_hz=100.0, **more)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +69,9 @@ def test_what_is_not_there_is_told():
         gains(ControlGain("level", "noise_magnitudes", -6.0, 9e3, None, hertz=True))
     with pytest.raises(ControlGainError, match="instead of Hz"):
         chosen(ControlGain("level", "x", -6.0, 9e3, None, hertz=True), 3)
-    with pytest.raises(ControlGainError, match="wander_hz 0"):
-        gains(wander_hz=0.0)
+    walk = ControlGain("randomize", "noise_magnitudes", 3.0)
+    with pytest.raises(CurveError, match=r"wander_hz 0\.0"):
+        gains(walk, wander_hz=0.0)(np.arange(2))
 
 
 def test_gains_multiply_and_silence_is_exact():
@@ -100,7 +100,7 @@ def test_walks_differ_by_amplitude_and_seed_and_do_not_know_blocks():
 
 def test_a_walk_has_the_deviation_that_was_asked_for():
     one = ControlGain("randomize", "noise_magnitudes", 2.0)
-    found = gains(one, frames=100_000, wander_hz=10.0)(np.arange(100_000))
+    found = gains(one, wander_hz=10.0)(np.arange(100_000))
     level_db = 20 * np.log10(found["noise_magnitudes"])
     # Some 10,000 points a walk: the deviation is known to about a hundredth.
     np.testing.assert_allclose(level_db.std(0), 2.0, rtol=0.03)

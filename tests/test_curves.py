@@ -213,3 +213,19 @@ def test_what_is_no_curve_is_refused(tmp_path):
 def test_curves_do_not_load_jax():
     code = "import sys, ddspx.curves; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_walk_is_smooth_of_unit_power_and_the_same_in_parts():
+    times = np.arange(20_000) / 100.0
+    whole = curves.smooth_walk((3, 1), times, 5.0, 4)
+    parts = [curves.smooth_walk((3, 1), part, 5.0, 4) for part in np.split(times, 8)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    # A thousand points a path.
+    np.testing.assert_allclose(whole.std(0), 1.0, rtol=0.1)
+    assert np.abs(np.corrcoef(whole.T) - np.eye(4)).max() < 0.15
+    # 20 frames from point to point: no step of a smooth path is over 1.5 / 20 of it.
+    assert np.abs(np.diff(whole, axis=0)).max() < 1.5 * np.ptp(whole) / 20
+    other = curves.smooth_walk((3, 2), times, 5.0, 4)
+    assert np.abs(other - whole).max() > 1.0
+    with pytest.raises(curves.CurveError, match="wander_hz nan"):
+        curves.smooth_walk((0,), times, float("nan"))

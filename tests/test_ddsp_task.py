@@ -150,7 +150,6 @@ def test_a_sound_is_played_from_its_curves(synthesizer):
         sizes,
         synthesizer.centers_hz,
         frame_rate_hz=synthesizer.sample_rate / synthesizer.hop,
-        frames=len(curves["f0_hz"]),
     )
     key = jax.random.key(3)
     low, again = (

@@ -227,7 +227,6 @@ def test_a_run_plays_any_curves_in_blocks(run, clips, monkeypatch):
         whole.sizes,
         whole.centers_hz,
         frame_rate_hz=RATE / SMOKE.source.hop,
-        frames=frames,
         wander_hz=10.0,
     )
     changed = whole.render(curves, key, gains)

@@ -173,7 +173,7 @@ def test_amplitudes_of_the_synth_are_levelled_and_randomized(flute, tmp_path, ca
     assert 0.5 < np.std(ratio_db) < 6
     assert "randomize amplitude: 3 dB" in capsys.readouterr().out
     told = json.loads((tmp_path / "walk.json").read_text())["gains"]
-    assert told[0]["name"] == "amplitude" and told[0]["amount_db"] == "3.0"
+    assert told[0]["name"] == "amplitude" and told[0]["amount_db"] == 3.0
 
 
 def test_a_midi_file_is_played(tmp_path):

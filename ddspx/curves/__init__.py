@@ -25,6 +25,7 @@ from ddspx.curves.files import (
     write_breakpoints,
 )
 from ddspx.curves.frames import Curves
+from ddspx.curves.walks import smooth_walk
 
 __all__ = [
     "SHAPES",
@@ -36,6 +37,7 @@ __all__ = [
     "read_beside",
     "read_breakpoints",
     "sample",
+    "smooth_walk",
     "write",
     "write_breakpoints",
 ]

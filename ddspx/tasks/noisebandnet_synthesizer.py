@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddspx.control_gains import FrameGains
-from ddspx.synths.noise import bin_frequencies_hz
 from ddspx.tasks.noisebandnet_model import NoiseBandRunConfig, make_model
 from ddspx.tasks.sound_curves import QUANTILES, measure
 from ddspx.tasks.synthesizer import (
@@ -19,7 +18,7 @@ from ddspx.tasks.synthesizer import (
     plain_ranges,
     play,
 )
-from ddspx.tasks.texture_synths import make_source
+from ddspx.tasks.texture_synths import centers_hz, make_source
 from ddspx.types import RandomKey
 
 # Rendered at once: enough for products of matrices to be worth it.
@@ -47,14 +46,6 @@ def loaded(
     source, names = config.source, config.controls.names
     stored = jax.tree.map(jnp.asarray, dict(extra))
     block = max(round(_BLOCK_S * source.sample_rate / source.hop), 1)
-
-    centers_hz = {}
-    if model.bank is not None:
-        centers_hz["band_amplitudes"] = np.asarray(model.bank.center_hz)
-    if "noise_magnitudes" in model.synth.sizes:
-        centers_hz["noise_magnitudes"] = bin_frequencies_hz(
-            model.synth.sizes["noise_magnitudes"], source.sample_rate
-        )
 
     @jax.jit
     def driven(params, memory, part):
@@ -120,5 +111,5 @@ def loaded(
         blocks,
         controls,
         dict(model.synth.sizes),
-        centers_hz,
+        centers_hz(source, model.bank, model.synth.sizes),
     )

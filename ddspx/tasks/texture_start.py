@@ -17,6 +17,7 @@ from ddspx.data.dataset import batches
 from ddspx.features import rms_db
 from ddspx.tasks.noisebandnet_model import Model, NoiseBandRunConfig
 from ddspx.tasks.sounds import Sound, crops
+from ddspx.tasks.texture_synths import centers_hz
 from ddspx.types import Rate
 
 # Crops that level and spectrum are measured of.
@@ -82,14 +83,14 @@ def begin(
         level = rms_db(sound(bias + middle, model.bank).reshape(-1))
         low, high = (middle, high) if level < wanted else (low, middle)
     bias = bias + 0.5 * (low + high)
-    centres = _centres(config, model)
-    if config.start == "spectrum" and any(c is not None for c in centres):
+    centres = centers_hz(config.source, model.bank, model.synth.sizes)
+    if config.start == "spectrum" and centres:
         rate = config.source.sample_rate
-        aim = [band_levels(target, rate, c) for c in centres if c is not None]
+        aim = {n: band_levels(target, rate, c) for n, c in centres.items()}
         for _ in range(_ROUNDS):
             made = sound(bias, model.bank)
-            has = [band_levels(made, rate, c) for c in centres if c is not None]
-            bias = bias + _shifts(model, centres, aim, has)
+            has = {n: band_levels(made, rate, c) for n, c in centres.items()}
+            bias = bias + _shifts(model.synth.sizes, aim, has)
     return {**params, "output": {**params["output"], "bias": bias}}
 
 
@@ -131,26 +132,12 @@ def band_levels(audio: Any, sample_rate: Rate, centre_hz: np.ndarray) -> np.ndar
     return np.log10(density).mean((0, 2))
 
 
-def _centres(config: NoiseBandRunConfig, model: Model) -> list[np.ndarray | None]:
-    """Frequencies of each output, or None where it has none of its own."""
-    found: list[np.ndarray | None] = []
-    for name, size in model.synth.sizes.items():
-        if name == "band_amplitudes" and model.bank is not None:
-            found.append(np.asarray(model.bank.center_hz, np.float64))
-        elif name == "noise_magnitudes":
-            found.append(np.linspace(0.0, config.source.sample_rate / 2, size))
-        else:
-            found.append(None)
-    return found
-
-
-def _shifts(model, centres, aim, has):
+def _shifts(sizes, aim, has):
     """What to add to each bias; decades of amplitude are half those of power."""
-    pairs, parts = iter(zip(aim, has, strict=True)), []
-    for centre, size in zip(centres, model.synth.sizes.values(), strict=True):
-        if centre is None:
-            parts.append(np.zeros(size))
-            continue
-        wanted, found = next(pairs)
-        parts.append(np.clip(0.5 * (wanted - found), -_MOST, _MOST))
+    parts = [
+        np.clip(0.5 * (aim[name] - has[name]), -_MOST, _MOST)
+        if name in aim
+        else np.zeros(size)
+        for name, size in sizes.items()
+    ]
     return jnp.asarray(np.concatenate(parts), jnp.float32)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from ddspx.filterbank import NoiseBank, make_bands, noise_bank
 from ddspx.synths.base import Synth, mix
 from ddspx.synths.harmonic import harmonic
-from ddspx.synths.noise import filtered_noise
+from ddspx.synths.noise import bin_frequencies_hz, filtered_noise
 from ddspx.synths.noise_band import noise_bands, render_batch
 from ddspx.types import RandomKey
 
@@ -94,6 +95,27 @@ def make_source(config: SourceConfig, bank: NoiseBank | None) -> Synth:
     """
     parts = [synth for synth in (_banded(config, bank), _other(config)) if synth]
     return parts[0] if len(parts) == 1 else mix(*parts)
+
+
+def centers_hz(
+    config: SourceConfig, bank: NoiseBank | None, sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Frequencies of those outputs that have one of their own.
+
+    Args:
+      config: of the synth.
+      bank: from `make_bank`.
+      sizes: of the synth.
+
+    Returns:
+      float64 [size] by name; nothing of harmonics, which are multiples of f0.
+    """
+    found = {}
+    if bank is not None:
+        found[_AMPLITUDES] = np.asarray(bank.center_hz, np.float64)
+    if (bins := sizes.get("noise_magnitudes")) is not None:
+        found["noise_magnitudes"] = bin_frequencies_hz(bins, config.sample_rate)
+    return found
 
 
 def render_sounds(
