@@ -173,7 +173,8 @@ def _spectral(spans, count, sample_rate, config) -> Proxy:
     def powers(audio):
         spectrum = signal.stft_frames(audio, fft_size=fft_size, hop_length=hop)
         power = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
-        return spectrum, power @ jnp.asarray(from_bins.T, jnp.float32)
+        weights = jnp.asarray(from_bins.T, jnp.float32)
+        return spectrum, jnp.matmul(power, weights, precision=signal.PRECISE)
 
     def gains(params, bands, controls):
         apply = jax.vmap(lambda channel: module.apply(params, channel, controls))
@@ -185,7 +186,11 @@ def _spectral(spans, count, sample_rate, config) -> Proxy:
 
     def render(params, audio, controls):
         spectrum, bands = powers(audio)
-        gain_db = gains(params, bands, controls) @ jnp.asarray(to_bins, jnp.float32)
+        gain_db = jnp.matmul(
+            gains(params, bands, controls),
+            jnp.asarray(to_bins, jnp.float32),
+            precision=signal.PRECISE,
+        )
         shaped = spectrum * 10.0 ** (gain_db / 20.0)
         shaped = jnp.moveaxis(shaped, -1, -2)
         wet = signal.istft(shaped, length=audio.shape[-1], hop_length=hop)

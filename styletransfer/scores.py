@@ -107,5 +107,8 @@ class TargetScore:
             hop_length=bands.hop_length,
             center=False,
         )
-        power = bands.weights @ (jnp.abs(spectrum) ** 2) / bands.window_length**2
+        power = jnp.matmul(
+            bands.weights, jnp.abs(spectrum) ** 2, precision=signal.PRECISE
+        )
+        power = power / bands.window_length**2
         return 10.0 * jnp.log10(power + 1e-6 * jnp.mean(self.wanted**2) + 1e-12)

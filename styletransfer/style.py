@@ -167,14 +167,15 @@ def style_features(
         center=False,
     )
     power = jnp.mean(jnp.abs(spectrum) ** 2, axis=0) / bands.window_length**2
-    power = (bands.weights @ power).T  # [frames, bands]
+    # [frames, bands]
+    power = jnp.matmul(bands.weights, power, precision=signal.PRECISE).T
     frame_power = power.sum(axis=-1)
     mean_power = frame_power.mean()
     floor = FLOOR_SHARE * mean_power + SILENCE
 
     loudness = _decibels(mean_power + SILENCE)
     frame_level = _decibels(frame_power + floor) - loudness
-    grouped = power @ bands.groups.T
+    grouped = jnp.matmul(power, bands.groups.T, precision=signal.PRECISE)
     level = _decibels(grouped + floor)
     relative = level - _decibels(grouped.mean(axis=0, keepdims=True) + floor)
     step = jnp.diff(level, axis=0) * bands.frame_rate_hz / 10.0
@@ -190,7 +191,9 @@ def style_features(
         "rise": jnp.maximum(step, 0.0).mean(axis=0),
         "decay": jnp.minimum(step, 0.0).mean(axis=0),
         "modulation": jnp.sqrt(jnp.mean(flatness**2, axis=0) + 1e-6),
-        "centroid": (share @ jnp.log2(bands.centres_hz))[None],
+        "centroid": jnp.vdot(
+            share, jnp.log2(bands.centres_hz), precision=signal.PRECISE
+        )[None],
         "crest": (
             _decibels(jnp.max(jnp.square(audio)) + SILENCE)
             - _decibels(jnp.mean(jnp.square(audio)) + SILENCE)
@@ -248,8 +251,11 @@ class StyleDistance:
         bands = style_bands(self.sample_rate, self.highest_hz)
         table = dict(self.terms)
         return {
-            name: jnp.asarray(_whitening(name, table[name], bands.centres_hz.size))
-            @ jnp.clip(features[name] - reference[name], -60.0, 60.0)
+            name: jnp.matmul(
+                _whitening(name, table[name], bands.centres_hz.size),
+                jnp.clip(features[name] - reference[name], -60.0, 60.0),
+                precision=signal.PRECISE,
+            )
             for name in self._compared(features, reference)
         }
 

@@ -85,5 +85,12 @@ def golden():
 
 
 @pytest.fixture
+def whole_products():
+    """Networks multiply in whole float32, which on a GPU they do only when told."""
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261120)

@@ -98,6 +98,7 @@ def test_untrained_it_says_the_middle_and_that_it_does_not_know():
     np.testing.assert_allclose(said.deviation, UNIFORM_DEVIATION, rtol=0.3)
 
 
+@pytest.mark.usefixtures("whole_products")
 def test_jit_and_vmap_change_nothing_and_neither_does_the_batch():
     controller = make_controller(SMALL, 3, RATE)
     params = controller.init(jax.random.key(1))

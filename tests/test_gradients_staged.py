@@ -115,9 +115,9 @@ def test_staged_and_fused_give_the_same_bits(name, form, batch, params):
         params, batch, jax.random.key(5)
     )
     assert (fused.calls, fused.items) == (1, B * estimator.renders(N))
-    assert float(metrics["loss"]) == float(value)
+    same_bits(metrics["loss"], value)
     for name, gradient in gradients.items():
-        np.testing.assert_array_equal(gradient, fused_gradients[name])
+        same_bits(gradient, fused_gradients[name])
 
 
 @pytest.mark.parametrize("form", ["vector", "scalar"])
@@ -138,8 +138,14 @@ def test_a_number_of_renders_means_the_default_estimator(form, renders, batch, p
     assert found.items == wanted.items == B * explicit.renders(N) <= B * budget
     fused = fused_step(TinyHost(), budget, form)(params, batch, key)[1]
     for name, gradient in steps[1][0].items():
-        np.testing.assert_array_equal(steps[0][0][name], gradient)
-        np.testing.assert_array_equal(fused[name], gradient)
+        same_bits(steps[0][0][name], gradient)
+        same_bits(fused[name], gradient)
+
+
+def same_bits(found, wanted):
+    """Of two programs: on a CPU they add in the same order, elsewhere nearly."""
+    loose = 0.0 if jax.default_backend() == "cpu" else 1e-5
+    np.testing.assert_allclose(found, wanted, rtol=loose, atol=loose * 1e-2)
 
 
 def exact(params, batch, keep=(0, 1, 2, 3)):

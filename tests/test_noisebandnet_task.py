@@ -177,6 +177,7 @@ def test_presets_train(name, clips, tmp_path):
     assert int(state.step) == 2
 
 
+@pytest.mark.usefixtures("whole_products")
 def test_a_model_is_the_same_for_one_sound_as_for_many(run):
     _, state = run
     model = make_model(SMOKE)

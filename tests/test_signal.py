@@ -89,7 +89,8 @@ def test_istft_gives_the_signal_back(layout, rng):
     out = signal.istft(spectrum, length=1501, **sizes)
     assert np.max(np.abs(out - audio)) < 5e-6
     covered = signal.istft(spectrum, **sizes)
-    np.testing.assert_array_equal(covered, out[..., : covered.shape[-1]])
+    # A program of another length: to the last bit on CPU only.
+    np.testing.assert_allclose(covered, out[..., : covered.shape[-1]], atol=2e-6)
 
 
 def test_istft_uncentred_gives_back_what_frames_cover(rng):

@@ -46,6 +46,7 @@ def trained_a_bit(architecture):
     return model, params, state, images
 
 
+@pytest.mark.usefixtures("whole_products")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_shapes_and_independence_of_the_batch(architecture):
     model, params, state, images = trained_a_bit(architecture)

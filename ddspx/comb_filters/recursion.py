@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ddspx.signal import PRECISE
 from ddspx.types import AnyArray
 
 
@@ -119,7 +120,9 @@ def _comb_backward(method, fixed, saved, cotangent):
     backwards = jnp.asarray(_comb(method, fixed, silent, cotangent[::-1], gain))
     to_audio = backwards[::-1]
     to_state = gain * jnp.pad(to_audio[:delay], (0, max(0, delay - time)))
-    to_gain = jnp.zeros_like(gain) if fixed else jnp.vdot(to_audio, delayed(state, w))
+    to_gain = jnp.zeros_like(gain)
+    if not fixed:
+        to_gain = jnp.vdot(to_audio, delayed(state, w), precision=PRECISE)
     return to_state, to_audio, to_gain
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddspx.signal import PRECISE
 from ddspx.types import AnyArray
 from ddspx.units import hz_to_midi, midi_to_hz
 
@@ -69,7 +70,8 @@ def frequencies_softmax(
     """
     shares = jax.nn.softmax(jnp.asarray(outputs), -1)
     places = jnp.linspace(0.0, 1.0, shares.shape[-1], dtype=shares.dtype)
-    return _pitched(shares @ places, low_hz, high_hz)
+    where = jnp.matmul(shares, places, precision=PRECISE)
+    return _pitched(where, low_hz, high_hz)
 
 
 def frequencies_sigmoid(
@@ -135,7 +137,7 @@ def frequencies_critical_bands(
     centres = 1960.0 / (26.81 / (bark + 0.53) - 1.0)
     widths = bandwidth_scale * (0.108 * centres + 24.7)
     scales = jnp.asarray(depth_scale ** -np.arange(outputs.shape[-1], dtype=float))
-    moved = jnp.tanh(outputs) @ scales.astype(dtype)
+    moved = jnp.matmul(jnp.tanh(outputs), scales.astype(dtype), precision=PRECISE)
     one = (1,) * (moved.ndim - 1) + (-1,)
     moved = jnp.asarray(centres.reshape(one), dtype) + (
         jnp.asarray(widths.reshape(one), dtype) * moved

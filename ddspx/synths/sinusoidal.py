@@ -30,6 +30,10 @@ HEADS = {
     "softmax": scaling.frequencies_softmax,
     "critical_bands": scaling.frequencies_critical_bands,
 }
+# Sines a turn of the loop, measured: on an H100 five are 2.5 times faster than one,
+# twenty take ten seconds to compile.
+_A_TURN = {"cpu": 1}
+_A_TURN_ELSEWHERE = 5
 
 
 def sinusoidal(
@@ -99,7 +103,9 @@ def sinusoidal(
             return total + sine(*one), None
 
         zero = jnp.zeros((each.moved.shape[1], hop), amplitudes.dtype)
-        return lax.scan(add, zero, (frequencies.T, amplitudes.T, each))[0]
+        along = frequencies.T, amplitudes.T, each
+        together = _A_TURN.get(jax.default_backend(), _A_TURN_ELSEWHERE)
+        return lax.scan(add, zero, along, unroll=together)[0]
 
     def process(phase, controls):
         frequencies = held(controls["frequencies_hz"], sample_rate)

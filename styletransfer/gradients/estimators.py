@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddspx.parameters import ParameterSpec
+from ddspx.signal import PRECISE
 from ddspx.types import AnyArray
 from styletransfer.gradients.directions import orthogonal_signs, rademacher
 
@@ -105,14 +106,19 @@ def vector_gradient(
 ) -> jax.Array:
     """Gradient [n] from rendered audio [renders, ...] and dL/dy [...] at the centre."""
     rows = plan.differences(audio).reshape(plan.weights.shape[0], np.size(cotangent))
-    return _combine(plan, rows @ jnp.ravel(cotangent), prior)
+    return _combine(plan, _product(rows, jnp.ravel(cotangent)), prior)
 
 
 def _combine(plan, differences, prior):
     if prior is None:
-        return differences @ plan.weights
+        return _product(differences, plan.weights)
     prior = jnp.asarray(prior)
-    return prior + (differences - plan.moves @ prior) @ plan.weights
+    missed = differences - _product(plan.moves, prior)
+    return prior + _product(missed, plan.weights)
+
+
+def _product(left, right):
+    return jnp.matmul(left, right, precision=PRECISE)
 
 
 def steps_for(specs: Sequence[ParameterSpec], epsilon: Any) -> np.ndarray:
@@ -397,10 +403,10 @@ def _solve(rows: jax.Array, ridge: float) -> jax.Array:
     """Weights [K, n] of the minimum-norm least-squares solution g = Wᵀ d of A g = d."""
     count, n = rows.shape
     if count <= n:
-        gram = rows @ rows.T
+        gram = _product(rows, rows.T)
         gram += ridge * n * jnp.eye(count, dtype=rows.dtype)
         return jax.scipy.linalg.solve(gram, rows, assume_a="pos")
-    gram = rows.T @ rows
+    gram = _product(rows.T, rows)
     gram += ridge * count * jnp.eye(n, dtype=rows.dtype)
     return jax.scipy.linalg.solve(gram, rows.T, assume_a="pos").T
 
