@@ -19,6 +19,10 @@ from ddspx.curves import smooth_walk
 
 # name -> [frames, size], linear.
 FrameGains = Callable[[np.ndarray], dict[str, np.ndarray]]
+# Shares of a whole, whose level is another control's.
+_SHARES = ("harmonic_distribution",)
+# What a model plays too soft by more it does not play at all.
+_MOST_MISSING_DB = 20.0
 _RANGE = re.compile(r"(?P<name>\w+)(\[(?P<range>[^\]]*)\])?")
 _HERTZ = re.compile(r"(?P<number>[0-9.]+)\s*(?P<kilo>k?)hz", re.IGNORECASE)
 
@@ -213,6 +217,69 @@ def frame_gains(
         for number, gain, places in walks:
             walk = smooth_walk((seed, number), times_s, wander_hz, len(places))
             found[gain.name][:, places] *= 10.0 ** (gain.amount_db * walk / 20.0)
+        return found
+
+    return at
+
+
+def missing_level_db(
+    wanted_db: np.ndarray,
+    heard_db: np.ndarray,
+    counted: np.ndarray,
+    frame_rate_hz: float,
+    *,
+    smooth_s: float = 0.1,
+) -> np.ndarray:
+    """What a sound lacks in loudness, smooth in time.
+
+        d[m] = clip(wanted[m] - heard[m], -20 dB, 20 dB)    where m is counted
+
+    straight between counted frames and held outside of them, then the mean over
+    `smooth_s` around m.
+
+    Args:
+      wanted_db: loudness that was asked for, [frames].
+      heard_db: loudness of the sound, [frames].
+      counted: frames at which the two can be compared, bool [frames].
+      frame_rate_hz: frames a second.
+      smooth_s: seconds.
+
+    Returns:
+      dB to add, float64 [frames]; zeros where nothing is counted.
+    """
+    places = np.flatnonzero(counted)
+    if not places.size:
+        return np.zeros(len(wanted_db))
+    apart = np.asarray(wanted_db, np.float64)[places] - np.asarray(heard_db)[places]
+    apart = np.clip(apart, -_MOST_MISSING_DB, _MOST_MISSING_DB)
+    whole = np.interp(np.arange(len(wanted_db)), places, apart)
+    reach = round(0.5 * smooth_s * frame_rate_hz)
+    padded = np.pad(whole, reach, mode="edge")
+    return np.convolve(padded, np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid")
+
+
+def louder_in_time(
+    sizes: Mapping[str, int], gain_db: np.ndarray, others: FrameGains
+) -> FrameGains:
+    """One gain on all that sounds, frame by frame, beside gains of single amplitudes.
+
+    Args:
+      sizes: amplitudes of each control of the synth; shares of a level keep theirs.
+      gain_db: [frames]; frames behind the last have its gain.
+      others: gains that stay.
+
+    Returns:
+      See `frame_gains`.
+    """
+    linear = np.float32(10.0 ** (np.asarray(gain_db) / 20.0))
+
+    def at(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        found = others(numbers)
+        now = linear[np.minimum(numbers, len(linear) - 1), None]
+        for name, size in sizes.items():
+            if name not in _SHARES:
+                one = found.get(name, np.ones((len(numbers), size), np.float32))
+                found[name] = one * now
         return found
 
     return at

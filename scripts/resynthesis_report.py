@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.figure import Figure
-from resynthesis_sound import analysed, sections
+from resynthesis_sound import LEAST_DB, analysed, counted_frames, sections
 
 from ddspx import audio, constant_q, curves, plotting, timbre
 from ddspx.curves import Curves
@@ -42,6 +42,7 @@ class Work:
       steps: of the rules.
       edits: by hand.
       gains: of the amplitudes that drive the synth.
+      followed: how far the loudness was off before each correction, dB.
       threshold: of confidence.
       stretch: of time.
       sample_rate: of the output, Hz.
@@ -62,6 +63,7 @@ class Work:
     steps: dict[str, dict[str, Any]]
     edits: Sequence[dict[str, Any]]
     gains: Sequence[dict[str, Any]]
+    followed: Sequence[float]
     threshold: float
     stretch: float
     sample_rate: int
@@ -114,12 +116,13 @@ def write(work: Work, sound: Path, blocks: Iterator[np.ndarray]) -> None:
 
 def _report(work: Work, sound: Path, measured: Curves) -> dict[str, Any]:
     synthesizer = work.synthesizer
-    counted = _counted(work, work.played)
+    counted = counted_frames(work.synthesizer, work.played, work.threshold)
     report: dict[str, Any] = {
         **work.told,
         "rules": work.steps,
         "edits": list(work.edits),
         "gains": [_plain(one) for one in work.gains],
+        "loudness_error_db_before_corrections": list(work.followed),
         "stretch": work.stretch,
         "outside_the_training_range": timbre.outside(
             work.played, synthesizer.ranges, counted
@@ -147,14 +150,6 @@ def _plain(gain: dict[str, Any]) -> dict[str, Any]:
     return {**gain, "amount_db": amount if math.isfinite(amount) else "-inf"}
 
 
-def _counted(work: Work, found: Curves) -> np.ndarray:
-    """Frames that are judged: notes, or all where the model has no notes."""
-    if work.synthesizer.kind != "ddsp":
-        return np.ones(found.frames, bool)
-    voiced = timbre.voiced_frames(found, work.threshold)
-    return voiced if voiced.any() else np.ones_like(voiced)
-
-
 def _tracking(work: Work, measured: Curves, counted: np.ndarray) -> dict[str, float]:
     """How well the sound has what it was asked for, over the counted frames."""
     found = {}
@@ -164,7 +159,7 @@ def _tracking(work: Work, measured: Curves, counted: np.ndarray) -> dict[str, fl
     heard = {n: c[:frames] for n, c in measured.values.items()}
     if "loudness_db" in asked and "loudness_db" in heard:
         # Below what any sound is heard at, levels are those of rounding.
-        off = np.abs(np.maximum(asked["loudness_db"], -80) - heard["loudness_db"])
+        off = np.abs(np.maximum(asked["loudness_db"], LEAST_DB) - heard["loudness_db"])
         found["loudness_error_db"] = float(off[counted].mean())
     if "f0_hz" in asked and "f0_hz" in heard:
         both = counted & (heard.get("confidence", np.ones(frames)) >= work.threshold)
@@ -332,7 +327,7 @@ def _curve(axis, work: Work, measured: Curves, name: str) -> None:
     known = work.synthesizer.ranges.get(name)
     if known is not None:
         axis.axhspan(known["min"], known["max"], color="tab:green", alpha=0.08)
-    counted = _counted(work, work.played)[:frames]
+    counted = counted_frames(work.synthesizer, work.played, work.threshold)[:frames]
     axis.fill_between(
         work.played.times_s[:frames],
         0,
@@ -362,6 +357,9 @@ def _print(work: Work, report: dict[str, Any]) -> None:
         where += f" {one['low'] or 0:g} to {one['high'] or math.inf:g}" if where else ""
         where += f", step {one['step']}" if one["step"] > 1 else ""
         print(f"  {one['kind']} {one['name']}: {one['amount_db']:g} dB{where}")
+    if work.followed:
+        before = ", ".join(f"{error:.2f}" for error in work.followed)
+        print(f"  loudness followed: {before} dB off before each correction")
     for name, share in report["outside_the_training_range"].items():
         if share > 0.05:
             print(f"  {name}: {100 * share:.0f} % outside of what the model has seen")

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from ddspx import audio
-from ddspx.control_gains import FrameGains
+from ddspx import audio, timbre
+from ddspx.control_gains import FrameGains, louder_in_time, missing_level_db
 from ddspx.curves import Curves
 from ddspx.resynthesis import Synthesizer
 
 # An input is analysed in sections of so many seconds, with so many around them.
 _SECTION_S, _AROUND_S = 300.0, 5.0
 _MINUTE_S = 60
+LEAST_DB = -80.0
 
 
 def analysed(path: Path, synthesizer: Synthesizer) -> Curves:
@@ -54,34 +56,105 @@ def analysed(path: Path, synthesizer: Synthesizer) -> Curves:
     return Curves(rate / hop, values)
 
 
-def rendered(
-    synthesizer: Synthesizer,
-    found: Curves,
-    folder: Path,
-    count: int,
-    seed: int,
-    gains: FrameGains,
-) -> list[Path]:
-    """Sounds of the curves at the model's rate, as files, rendered block by block.
+@dataclass(frozen=True)
+class Performance:
+    """What is played, by what.
+
+    Attributes:
+      synthesizer: plays.
+      curves: with all that it needs.
+      seed: of the noise.
+      gains: of the amplitudes that drive the synth.
+      threshold: of confidence, of frames that count as voiced.
+    """
+
+    synthesizer: Synthesizer
+    curves: Curves
+    seed: int
+    gains: FrameGains
+    threshold: float
+
+
+def counted_frames(
+    synthesizer: Synthesizer, curves: Curves, threshold: float
+) -> np.ndarray:
+    """Frames that are judged: notes, or all where the model has no notes.
 
     Args:
       synthesizer: plays.
-      found: with all curves that it needs.
+      curves: what it plays.
+      threshold: of confidence.
+
+    Returns:
+      bool [frames].
+    """
+    if synthesizer.kind != "ddsp":
+        return np.ones(curves.frames, bool)
+    voiced = timbre.voiced_frames(curves, threshold)
+    return voiced if voiced.any() else np.ones_like(voiced)
+
+
+def followed_loudness(
+    performance: Performance, folder: Path, rounds: int
+) -> tuple[Performance, list[float]]:
+    """Corrects what a model makes of the loudness that it is asked for.
+
+    Args:
+      performance: what is played.
+      folder: for what is heard in between.
+      rounds: how often it is heard and corrected.
+
+    Returns:
+      The performance with gains that correct it, and how far its loudness was from what
+      was asked before each round, mean dB.
+
+    Raises:
+      ValueError: nothing is asked of the loudness.
+    """
+    asked, errors = performance.curves.values.get("loudness_db"), []
+    if not rounds:
+        return performance, errors
+    if asked is None:
+        raise ValueError(
+            "--follow-loudness: the model is not driven by the curve loudness_db"
+        )
+    synthesizer = performance.synthesizer
+    counted = counted_frames(synthesizer, performance.curves, performance.threshold)
+    # Below what any sound is heard at, levels are those of rounding.
+    asked = np.maximum(asked, LEAST_DB)
+    gain_db = np.zeros(len(asked))
+    others, corrected = performance.gains, performance
+    for _ in range(rounds):
+        (path,) = rendered(corrected, folder, 1)
+        heard = analysed(path, synthesizer).lasting(len(asked)).values["loudness_db"]
+        errors.append(float(np.abs(asked - heard)[counted].mean()))
+        rate = performance.curves.frame_rate_hz
+        gain_db += missing_level_db(asked, heard, counted, rate)
+        gains = louder_in_time(synthesizer.sizes, gain_db, others)
+        corrected = replace(corrected, gains=gains)
+    return corrected, errors
+
+
+def rendered(performance: Performance, folder: Path, count: int) -> list[Path]:
+    """Sounds of the curves at the model's rate, as files, rendered block by block.
+
+    Args:
+      performance: what is played.
       folder: to write to.
       count: of sounds, each with noise of its own.
-      seed: of the noise.
-      gains: of the amplitudes that drive the synth.
 
     Returns:
       Their files, mono.
     """
+    synthesizer, found = performance.synthesizer, performance.curves
     driven = {name: found.values[name] for name in synthesizer.control_names}
     written = []
     for number in range(count):
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        blocks = (block[None] for block in synthesizer.blocks(driven, key, gains))
+        key = jax.random.fold_in(jax.random.key(performance.seed), number)
+        blocks = synthesizer.blocks(driven, key, performance.gains)
+        blocks = (block[None] for block in blocks)
         path = folder / f"{number}.wav"
-        audio.save_blocks(path, blocks, synthesizer.sample_rate, 1)
+        audio.save_blocks(path, blocks, synthesizer.sample_rate, 1, overwrite=True)
         written.append(path)
     return written
 

@@ -7,13 +7,15 @@
     python scripts/resynthesize.py --checkpoint RUN --set loudness_db=-30 --set mood=DRAWN.csv --seconds 60 --out RAIN.wav
     python scripts/resynthesize.py RAIN.wav --checkpoint RUN --seconds 600 --loop --wander centroid_hz=200 --randomize band_amplitudes=3
     python scripts/resynthesize.py VIOLIN.wav --checkpoint RUN --level noise_magnitudes=-inf --level harmonic_distribution[1::2]=-20
+    python scripts/resynthesize.py VOICE.wav --checkpoint RUN --follow-loudness 2
 
 RUN is a folder of a DDSP or NoiseBandNet model. The input is analysed, its loudness and
 register are fitted to what the model was trained on (every rule is shown, and has a
 switch), curves are edited, and the model plays them: at the input's length, sample rate
 and number of channels. The amplitudes that the model drives its synth by can be changed,
 too (--level, --randomize): harmonics, bands and bins by their place from 0, as Python
-has ranges, and noise by Hz. Of several channels the mean is analysed; each gets its own
+has ranges, and noise by Hz. --follow-loudness listens to what the model made of the
+loudness it was given and corrects it. Of several channels the mean is analysed; each gets its own
 level, and by --channels the same sound or noise of its own.
 
 Writes OUT.wav, OUT.csv (the curves as they were played; --set NAME=OUT.csv reads them),
@@ -34,7 +36,15 @@ import numpy as np
 import resynthesis_report
 import tyro
 from resynthesis_report import Work
-from resynthesis_sound import analysed, channel_levels, loudest, mixed, rendered
+from resynthesis_sound import (
+    Performance,
+    analysed,
+    channel_levels,
+    followed_loudness,
+    loudest,
+    mixed,
+    rendered,
+)
 
 from ddspx import audio, curves, notes, timbre
 from ddspx.control_gains import ControlGain, frame_gains, parse_gain
@@ -97,6 +107,8 @@ class Arguments:
     """How fast it walks."""
     level: _MANY = ()
     """NAME=-6, NAME[1::2]=-inf, NAME[500hz:2khz]=+3: dB on amplitudes of the synth."""
+    follow_loudness: int = 0
+    """How often it is played again, its level corrected where it was not as asked."""
     randomize: _MANY = ()
     """NAME=3, NAME[2khz:]=6: each amplitude walks by itself, dB of deviation."""
     stretch: float = 1.0
@@ -189,6 +201,8 @@ def _output(options: Arguments) -> Path:
         raise ValueError(f"--stretch {options.stretch} must be a positive number")
     if options.seconds is not None and not 0 < options.seconds < math.inf:
         raise ValueError(f"--seconds {options.seconds} must be a positive number")
+    if options.follow_loudness < 0:
+        raise ValueError(f"--follow-loudness {options.follow_loudness} is below 0")
     return output
 
 
@@ -241,7 +255,13 @@ def _resynthesize(
     )
     with tempfile.TemporaryDirectory() as folder:
         count = channels if own else 1
-        sounds = rendered(synthesizer, found, Path(folder), count, options.seed, mixing)
+        performance = Performance(
+            synthesizer, found, options.seed, mixing, options.confidence_threshold
+        )
+        performance, followed = followed_loudness(
+            performance, Path(folder), options.follow_loudness
+        )
+        sounds = rendered(performance, Path(folder), count)
         levels = channel_levels(options.input, channels)
         peak = float(levels.max()) * loudest(sounds)
         gain = 1.0
@@ -259,6 +279,7 @@ def _resynthesize(
             steps=steps,
             edits=[one._asdict() for one in edits],
             gains=[one._asdict() for one in gains],
+            followed=followed,
             threshold=options.confidence_threshold,
             stretch=options.stretch,
             sample_rate=rate,

@@ -24,7 +24,8 @@ from styletransfer.evaluation import Interval
 from styletransfer.metrics import METRICS
 from styletransfer.suite import SuiteConfig
 
-# What every method is compared with; besides, each with itself, wrongly referred.
+# What every method is compared with; besides, each with itself, wrongly referred, and
+# with the trained controllers.
 BASELINES = (suite.NOTHING, suite.LEVEL, suite.CONSTANT)
 # The plot ends here: twice the loss of doing nothing.
 _MOST_SHARE = 1.0
@@ -66,7 +67,11 @@ def write(folder: Path, config: SuiteConfig) -> None:
       config: of the suite.
     """
     cells = [
-        _read_cell(folder / "cells" / f"{Path(effect).stem}.{category}", category)
+        _read_cell(
+            folder / "cells" / f"{Path(effect).stem}.{category}",
+            category,
+            config.controllers,
+        )
         for effect in config.effects
         for category in config.categories
     ]
@@ -85,7 +90,7 @@ def write(folder: Path, config: SuiteConfig) -> None:
     print(f"{folder / 'board.md'}, {folder / 'board.png'}, {folder / 'items.csv'}")
 
 
-def _read_cell(folder: Path, category: str) -> Cell:
+def _read_cell(folder: Path, category: str, controllers: Sequence[str]) -> Cell:
     rows: list[dict[str, str]] = []
     results: dict[str, dict[str, np.ndarray]] = {}
     renders, failed = {}, {}
@@ -103,7 +108,7 @@ def _read_cell(folder: Path, category: str) -> Cell:
         failed[name] = sum(int(row["failed"]) for row in own)
     groups = [row["group"] for row in rows if row["method"] == suite.NOTHING]
     against = {
-        name: [*BASELINES, suite.WRONG.format(name=name), *_predicted(name, results)]
+        name: [*BASELINES, suite.WRONG.format(name=name), *controllers]
         for name in results
     }
     found = standings(results, groups, against)
@@ -116,16 +121,6 @@ def _read_cell(folder: Path, category: str) -> Cell:
         failed=failed,
         standings={(s.method, s.metric): s for s in found},
     )
-
-
-def _predicted(name: str, results: Mapping[str, object]) -> list[str]:
-    """The prediction that a refinement or a trim began with."""
-    later = (suite.REFINED, suite.TRIMMED)
-    return [
-        other
-        for other in results
-        if name in [pattern.format(name=other) for pattern in later]
-    ]
 
 
 def _costs(folder: Path, config: SuiteConfig) -> list[dict[str, object]]:
@@ -167,7 +162,7 @@ def overview(config: SuiteConfig, cells: Sequence[Cell]) -> str:
     Returns:
       A Markdown table.
     """
-    columns = [*BASELINES, "its wrong reference"]
+    columns = [*BASELINES, "its wrong reference", *config.controllers]
     shown = _shown(cells)
     lines = [
         f"Cells on which a method is better (worse) than a baseline by"
@@ -184,8 +179,9 @@ def overview(config: SuiteConfig, cells: Sequence[Cell]) -> str:
         ]
         marks = []
         for column in columns:
-            baseline = suite.WRONG.format(name=name) if column not in BASELINES else ""
-            wanted = baseline or column
+            wanted = column
+            if column == "its wrong reference":
+                wanted = suite.WRONG.format(name=name)
             verdicts = [
                 comparison.verdict
                 for standing in own
@@ -228,10 +224,12 @@ def markdown(config: SuiteConfig, cells: Sequence[Cell]) -> str:
             "",
             f"| method | items | {metric.title} | gain on doing nothing | wins, losses"
             " | gain on level matched | gain on constant | gain on its wrong reference"
-            " | renders | failed |",
-            "|---" * 10 + "|",
+            " |"
+            + "".join(f" gain on {name} |" for name in config.controllers)
+            + " renders | failed |",
+            "|---" * (10 + len(config.controllers)) + "|",
         ]
-        parts += [_line(cell, name, config.metric) for name in cell.methods]
+        parts += [_line(cell, name, config) for name in cell.methods]
         titles = [
             f"{m.title}{f' / {m.unit}' if m.unit else ''}" for m in METRICS.values()
         ]
@@ -255,15 +253,16 @@ def markdown(config: SuiteConfig, cells: Sequence[Cell]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _line(cell: Cell, name: str, metric: str) -> str:
-    standing = cell.standings[name, metric]
+def _line(cell: Cell, name: str, config: SuiteConfig) -> str:
+    standing = cell.standings[name, config.metric]
     by = {c.against: c for c in standing.comparisons}
     nothing = by.get(suite.NOTHING)
     counts = f"{nothing.wins}, {nothing.losses}" if nothing else ""
-    gains = [_gain(by.get(key)) for key in (*BASELINES, suite.WRONG.format(name=name))]
+    others = suite.WRONG.format(name=name), *config.controllers
+    gains = [_gain(by.get(key)) for key in (*BASELINES, *others)]
     return (
         f"| {name} | {standing.items} | {_interval(standing.mean)} | {gains[0]} |"
-        f" {counts} | {gains[1]} | {gains[2]} | {gains[3]} |"
+        f" {counts} | {' | '.join(gains[1:])} |"
         f" {cell.renders[name]:.4g} | {cell.failed[name]} |"
     )
 

@@ -121,12 +121,16 @@ class SuiteConfig:
             name, equals, path = given.partition("=")
             if not (name and equals and path):
                 raise ValueError(f"checkpoint {given!r}: write NAME=PATH")
-        names = {given.partition("=")[0] for given in self.checkpoint}
-        if unknown := set(self.refine_only) - names:
+        if unknown := set(self.refine_only) - set(self.controllers):
             raise ValueError(
                 f"refine_only {', '.join(sorted(unknown))}: no such checkpoint; there"
-                f" are {', '.join(sorted(names)) or 'none'}"
+                f" are {', '.join(sorted(self.controllers)) or 'none'}"
             )
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        """Names of the checkpoints, each once."""
+        return tuple(dict.fromkeys(g.partition("=")[0] for g in self.checkpoint))
 
 
 class Entry(NamedTuple):

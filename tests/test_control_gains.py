@@ -8,6 +8,8 @@ from ddspx.control_gains import (
     ControlGainError,
     chosen,
     frame_gains,
+    louder_in_time,
+    missing_level_db,
     parse_gain,
 )
 from ddspx.curves import CurveError
@@ -105,3 +107,41 @@ def test_a_walk_has_the_deviation_that_was_asked_for():
     # Some 10,000 points a walk: the deviation is known to about a hundredth.
     np.testing.assert_allclose(level_db.std(0), 2.0, rtol=0.03)
     np.testing.assert_allclose(level_db.mean(0), 0.0, atol=0.1)
+
+
+def test_what_is_missing_is_smooth_and_known_where_it_is_counted():
+    wanted = np.zeros(200)
+    heard = np.where(np.arange(200) < 100, -6.0, 2.0)
+    counted = np.ones(200, bool)
+    found = missing_level_db(wanted, heard, counted, 100.0, smooth_s=0.1)
+    np.testing.assert_allclose(found[:95], 6.0, atol=1e-9)
+    np.testing.assert_allclose(found[105:], -2.0, atol=1e-9)
+    # Frame 99 lies amid eleven of which five are behind the step.
+    assert found[99] == pytest.approx((6 * 6 - 5 * 2) / 11)
+    assert np.all(np.diff(found[94:106]) < 0)
+    # What is not counted has no say; between, a straight line; outside, as at its ends.
+    heard[:20], heard[80:120] = -80.0, 55.0
+    counted[:20] = counted[80:120] = False
+    found = missing_level_db(wanted, heard, counted, 100.0, smooth_s=0.01)
+    np.testing.assert_allclose(found[:80], 6.0, atol=1e-9)
+    assert found[99] == pytest.approx(2.1, abs=0.2)
+    # What is silent is not made loud without end.
+    most = missing_level_db(wanted, np.full(200, -80.0), counted, 100.0)
+    np.testing.assert_allclose(most, 20.0)
+    nothing = missing_level_db(wanted, heard, np.zeros(200, bool), 100.0)
+    np.testing.assert_array_equal(nothing, np.zeros(200))
+
+
+def test_a_gain_in_time_is_on_all_that_sounds_once():
+    sizes = {"amplitude": 1, **SIZES}
+    others = gains(parse_gain("level", "noise_magnitudes[0]=-inf"))
+    loud = louder_in_time(sizes, np.array([0.0, 20.0, -20.0]), others)
+    found = loud(np.array([0, 1, 2, 5]))
+    # The shares of the harmonics keep theirs: their level is the amplitude's.
+    assert set(found) == {"amplitude", "noise_magnitudes"}
+    steps = np.array([1.0, 10.0, 0.1, 0.1])
+    np.testing.assert_allclose(found["amplitude"][:, 0], steps, rtol=1e-6)
+    np.testing.assert_array_equal(found["noise_magnitudes"][:, 0], 0.0)
+    np.testing.assert_allclose(
+        found["noise_magnitudes"][:, 1:], np.tile(steps[:, None], (1, 4)), rtol=1e-6
+    )

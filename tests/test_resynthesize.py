@@ -176,6 +176,48 @@ def test_amplitudes_of_the_synth_are_levelled_and_randomized(flute, tmp_path, ca
     assert told[0]["name"] == "amplitude" and told[0]["amount_db"] == 3.0
 
 
+def test_loudness_is_followed_where_a_model_does_not(
+    flute, tmp_path, capsys, monkeypatch
+):
+    def softer(given, key, gains=None):
+        """Plays 6 dB too soft, and the louder the more."""
+        heard = 1.2 * np.asarray(given["loudness_db"]) - 3.0
+        yield from blocks({**given, "loudness_db": heard}, key, gains)
+
+    soft = synthesizer()._replace(blocks=softer)
+    monkeypatch.setattr(resynthesize, "load_synthesizer", lambda *_: soft)
+    errors = {}
+    for rounds in (0, 1, 2):
+        path = tmp_path / f"{rounds}.wav"
+        assert call(tmp_path, flute, "--out", path, "--follow-loudness", rounds) == 0
+        report = json.loads(path.with_suffix(".json").read_text())
+        before = report["loudness_error_db_before_corrections"]
+        assert before == [pytest.approx(errors[k]) for k in range(rounds)]
+        errors[rounds] = report["tracking"]["loudness_error_db"]
+    assert errors[0] > 5.0 and max(errors[1], errors[2]) < 0.5
+    assert "dB off before each correction" in capsys.readouterr().out
+    assert call(tmp_path, flute, "--follow-loudness", -1) == 2
+    assert "below 0" in capsys.readouterr().err
+    # A gain on top: amplitudes that are silenced stay silent.
+    path = tmp_path / "silent.wav"
+    words = ("--follow-loudness", 1, "--level", "amplitude=-inf")
+    assert call(tmp_path, flute, "--out", path, *words) == 0
+    assert np.all(audio.load(path).samples == 0.0)
+
+
+def test_a_model_without_loudness_cannot_follow_it(tmp_path):
+    performance = resynthesis_sound.Performance(
+        synthesizer(("f0_hz",)),
+        curves.Curves(100.0, {"f0_hz": np.full(9, 400.0)}),
+        0,
+        lambda numbers: {},
+        0.8,
+    )
+    assert resynthesis_sound.followed_loudness(performance, tmp_path, 0)[1] == []
+    with pytest.raises(ValueError, match="not driven by the curve loudness_db"):
+        resynthesis_sound.followed_loudness(performance, tmp_path, 1)
+
+
 def test_a_midi_file_is_played(tmp_path):
     file = mido.MidiFile(ticks_per_beat=480)
     on = mido.Message("note_on", note=69, velocity=127)

@@ -9,11 +9,13 @@ import loss_ranking
 import numpy as np
 import pytest
 import scoreboard
+import scoreboard_report
 import soundfile
 from level_controller import EFFECT, RATE, level_controller
 
 from ddspx.data.dataset import Section
 from ddspx.data.practice import render_piece
+from ddspx.training.configuration import load_preset
 from styletransfer import metrics, suite
 from styletransfer.comparison import standings
 from styletransfer.evaluation import Answers
@@ -336,6 +338,18 @@ def test_the_board_says_what_was_measured(run, tmp_path, capsys):
     assert suite.NEAREST in capsys.readouterr().out
     costs = table(folder / "costs.csv")
     assert {c["method"] for c in costs} == set(cell["methods"])
+    # Controllers are what others are compared with; a method stands in for one here.
+    config = load_preset(folder / "suite.yaml", SuiteConfig)
+    given = (f"{suite.RANDOM}=somewhere", f"{suite.RANDOM}=elsewhere")
+    scoreboard_report.write(folder, dataclasses.replace(config, checkpoint=given))
+    text = (folder / "board.md").read_text()
+    assert text.count(f"| gain on {suite.RANDOM} |") == 1
+    assert f"its wrong reference | {suite.RANDOM} |" in text
+    board = json.loads((folder / "board.json").read_text())
+    methods = board["cells"][0]["methods"]
+    gain = methods[suite.TRUE]["metrics"]["rms_error"]["against"][suite.RANDOM]["mean"]
+    random = methods[suite.RANDOM]["metrics"]["rms_error"]["mean"]
+    assert gain == pytest.approx(random, abs=1e-4) and random > 0.1
 
 
 def test_checkpoints_are_of_the_very_effect(loaded, monkeypatch, recordings, tmp_path):
