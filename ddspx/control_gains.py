@@ -271,7 +271,7 @@ def louder_in_time(
     Returns:
       See `frame_gains`.
     """
-    linear = np.float32(10.0 ** (np.asarray(gain_db) / 20.0))
+    linear = (10.0 ** (np.asarray(gain_db) / 20.0)).astype(np.float32)
 
     def at(numbers: np.ndarray) -> dict[str, np.ndarray]:
         found = others(numbers)
