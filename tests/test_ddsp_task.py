@@ -61,7 +61,9 @@ def tone(f0_hz, seconds=1.5, rate=8000):
 
 def heard(config, folder):
     rate, hop = config.synth.sample_rate, config.hop
-    return load_parts(_clips(folder), config.controls, rate, hop, held_out=0.1)[0]
+    return load_parts(_clips(folder), config.controls, rate, hop, config=config.crops)[
+        0
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from ddspx.tasks.sounds import (
     CropsConfig,
     Sound,
     crops,
+    detuned,
+    load_parts,
     load_sounds,
     split_in_time,
     windows,
@@ -168,3 +170,51 @@ def test_recordings_are_read_whole_and_curves_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("ddspx.pitch.VERSION", -1)
     with pytest.raises(TypeError, match="not callable"):
         load_sounds(clips, CONFIG, RATE, HOP, cache=tmp_path / "cache")
+
+
+# --------------------------------------------------------------- played at other speeds
+
+
+@pytest.mark.parametrize("cents", [-700.0, 100.0])
+def test_a_detuned_sound_is_higher_and_shorter_with_its_drawn_curves(cents):
+    times = np.arange(60 * HOP) / RATE
+    sound = Sound(
+        "tone",
+        0.3 * np.sin(2 * np.pi * 400.0 * times).astype(np.float32),
+        {"mood": np.arange(60, dtype=np.float32), "centroid_hz": np.zeros(60)},
+    )
+    controls = ControlsConfig(names=("mood", "centroid_hz"), window_ms=32.0)
+    ratio = 2 ** (cents / 1200)
+    found = detuned(sound, cents, controls, RATE, HOP)
+    frames = len(found.audio) // HOP
+    assert frames == int(60 / round(RATE * ratio) * RATE)
+    assert found.name == f"tone, {cents:+g} cents"
+    # The same samples, at places that lie closer or farther.
+    places = np.arange(frames * HOP) * (round(RATE * ratio) / RATE) / RATE
+    wanted = 0.3 * np.sin(2 * np.pi * 400.0 * places)
+    inside = slice(2 * HOP, -2 * HOP)
+    np.testing.assert_allclose(found.audio[inside], wanted[inside], atol=1e-3)
+    np.testing.assert_allclose(
+        found.curves["mood"][:-1], np.arange(frames - 1) * ratio, rtol=1e-3, atol=1e-3
+    )
+    # Measured anew: a sine's centroid is its frequency.
+    middle = found.curves["centroid_hz"][frames // 3 : 2 * frames // 3]
+    np.testing.assert_allclose(middle, 400.0 * ratio, rtol=0.05)
+
+
+def test_only_what_is_trained_on_is_detuned(tmp_path):
+    for name in ("a", "b"):
+        audio.save(tmp_path / f"{name}.wav", noise(40)[None], RATE)
+    table = "path,split\na.wav,train\nb.wav,train\n"
+    (tmp_path / "MANIFEST.csv").write_text(table)
+    clips = load_collection(tmp_path).clips
+    config = CropsConfig(held_out=0.25, detuned_cents=(-50.0, 100.0))
+    train, valid = load_parts(clips, CONFIG, RATE, HOP, config=config)
+    plain = load_parts(clips, CONFIG, RATE, HOP, config=CropsConfig(held_out=0.25))
+    assert [sound.name for sound in train[:2]] == [sound.name for sound in plain[0]]
+    assert len(train) == 6 and len(valid) == len(plain[1]) == 2
+    for found, wanted in zip((*train[:2], *valid), (*plain[0], *plain[1]), strict=True):
+        np.testing.assert_array_equal(found.audio, wanted.audio)
+    for bad in ((0.0,), (1300.0,)):
+        with pytest.raises(ValueError, match="detuned_cents"):
+            CropsConfig(detuned_cents=bad)

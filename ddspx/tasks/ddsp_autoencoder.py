@@ -280,7 +280,7 @@ def train_ddsp(
         config.controls,
         config.synth.sample_rate,
         hop,
-        held_out=config.crops.held_out,
+        config=config.crops,
         cache=Path(run_folder).parent / "curves",
     )
     level = sounding_level_db(known) if config.start == "level" else None

@@ -289,7 +289,7 @@ def train_noisebandnet(
         config.controls,
         config.source.sample_rate,
         hop,
-        held_out=config.crops.held_out,
+        config=config.crops,
         frame_at=model.synth.core.frame_at,
         cache=Path(run_folder).parent / "curves",
     )

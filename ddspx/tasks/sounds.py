@@ -21,6 +21,7 @@ from ddspx.data.split import select
 from ddspx.tasks.sound_curves import ControlsConfig, measure
 
 _ENDLESS = 10**9
+_MOST_CENTS = 1200.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class CropsConfig:
       held_out: share of each recording, at its end, that the model is judged by, where
         the recordings have no split ``valid``.
       weighting: ``"duration"`` shows every second as often; ``"file"`` every recording.
+      detuned_cents: every sound to train on is also shown played faster or slower by
+        each of these; see `detuned`.
       seed: of the crops.
     """
 
@@ -44,6 +47,7 @@ class CropsConfig:
     peak_db: float | None = 0.0
     held_out: float = 0.1
     weighting: str = "duration"
+    detuned_cents: tuple[float, ...] = ()
     seed: int = 0
 
     def __post_init__(self):
@@ -55,6 +59,11 @@ class CropsConfig:
         if self.weighting not in ("duration", "file"):
             raise ValueError(
                 f"weighting {self.weighting!r}: expected 'duration' or 'file'"
+            )
+        if not all(0 < abs(cents) <= _MOST_CENTS for cents in self.detuned_cents):
+            raise ValueError(
+                f"detuned_cents {self.detuned_cents}: expected numbers from -1200 to"
+                " 1200, and not 0"
             )
 
 
@@ -172,7 +181,7 @@ def load_parts(
     sample_rate: int,
     hop: int,
     *,
-    held_out: float,
+    config: CropsConfig,
     frame_at: int = 0,
     cache: str | Path | None = None,
 ) -> tuple[tuple[Sound, ...], tuple[Sound, ...]]:
@@ -184,7 +193,7 @@ def load_parts(
       controls: which curves.
       sample_rate: to resample to, Hz.
       hop: samples a frame.
-      held_out: share of each recording that is its end.
+      config: what is held out, and how else the sounds to train on are played.
       frame_at: see `ddspx.tasks.sound_curves.measure`.
       cache: folder of measured curves; None measures again.
 
@@ -206,9 +215,69 @@ def load_parts(
             cache=cache,
         )
 
+    train, valid = sounds("train"), ()
     if any(clip.split == "valid" for clip in clips):
-        return sounds("train"), sounds("valid")
-    return split_in_time(sounds("train"), held_out, hop)
+        valid = sounds("valid")
+    else:
+        train, valid = split_in_time(train, config.held_out, hop)
+    others = [
+        detuned(
+            sound, cents, controls, sample_rate, hop, frame_at=frame_at, cache=cache
+        )
+        for cents in config.detuned_cents
+        for sound in train
+    ]
+    return (*train, *others), valid
+
+
+def detuned(
+    sound: Sound,
+    cents: float,
+    controls: ControlsConfig,
+    sample_rate: int,
+    hop: int,
+    *,
+    frame_at: int = 0,
+    cache: str | Path | None = None,
+) -> Sound:
+    """A sound played faster or slower, as a tape is, with curves of its own.
+
+        y[n] = x[n r],   r = 2^(cents / 1200)
+
+    Pitch, formants and time move together: nearly another instrument and player.
+
+    Args:
+      sound: one frame or more.
+      cents: above 0 faster and higher.
+      controls: which curves; drawn ones are played as fast.
+      sample_rate: Hz.
+      hop: samples a frame.
+      frame_at: see `ddspx.tasks.sound_curves.measure`.
+      cache: folder of measured curves; None measures again.
+
+    Returns:
+      A `Sound`, cut to whole frames, one at least.
+    """
+    played = round(sample_rate * 2.0 ** (cents / 1200.0))
+    samples = audio.resample(sound.audio, played, sample_rate)
+    frames = max(len(samples) // hop, 1)
+    samples = np.pad(samples, (0, max(frames * hop - len(samples), 0)))[: frames * hop]
+    at = np.arange(frames) * (played / sample_rate)
+    drawn = {
+        name: np.interp(at, np.arange(len(curve)), curve).astype(np.float32)
+        for name, curve in sound.curves.items()
+        if name in controls.drawn
+    }
+    return make_sound(
+        f"{sound.name}, {cents:+g} cents",
+        samples,
+        controls,
+        sample_rate,
+        hop,
+        frame_at=frame_at,
+        drawn=drawn,
+        cache=cache,
+    )
 
 
 def split_in_time(
