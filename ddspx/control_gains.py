@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from ddspx.curves import smooth_walk
 
@@ -253,9 +254,8 @@ def missing_level_db(
     apart = np.asarray(wanted_db, np.float64)[places] - np.asarray(heard_db)[places]
     apart = np.clip(apart, -_MOST_MISSING_DB, _MOST_MISSING_DB)
     whole = np.interp(np.arange(len(wanted_db)), places, apart)
-    reach = round(0.5 * smooth_s * frame_rate_hz)
-    padded = np.pad(whole, reach, mode="edge")
-    return np.convolve(padded, np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid")
+    size = 2 * round(0.5 * smooth_s * frame_rate_hz) + 1
+    return ndimage.uniform_filter1d(whole, size, mode="nearest")
 
 
 def louder_in_time(

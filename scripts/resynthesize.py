@@ -15,8 +15,8 @@ switch), curves are edited, and the model plays them: at the input's length, sam
 and number of channels. The amplitudes that the model drives its synth by can be changed,
 too (--level, --randomize): harmonics, bands and bins by their place from 0, as Python
 has ranges, and noise by Hz. --follow-loudness listens to what the model made of the
-loudness it was given and corrects it. Of several channels the mean is analysed; each gets its own
-level, and by --channels the same sound or noise of its own.
+loudness it was given and corrects it. Of several channels the mean is analysed; each
+gets its own level, and by --channels the same sound or noise of its own.
 
 Writes OUT.wav, OUT.csv (the curves as they were played; --set NAME=OUT.csv reads them),
 OUT.json (rules, levels, distances) and OUT.png. Curves that only a person can draw are

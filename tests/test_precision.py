@@ -18,6 +18,7 @@ import test_synths_conformance as synths_cases
 from jax import lax
 
 from ddspx import constant_q, features, losses, pitch
+from ddspx.comb_filters import feedback_comb
 from ddspx.synths import scaling
 from styletransfer.gradients import orthogonal, spsa
 from styletransfer.hosts import HostEffect, Slot
@@ -112,6 +113,13 @@ def test_synths(name):
 @pytest.mark.parametrize("head", ["softmax", "sigmoid", "critical_bands"])
 def test_heads_of_frequency(head):
     check(slope(getattr(scaling, f"frequencies_{head}")), jnp.ones((4, 3, 2)))
+
+
+def test_the_gain_of_a_comb():
+    state, audio = jnp.ones(3), jnp.ones(20)
+    assert check(
+        slope(lambda gain: feedback_comb(state, audio, gain)), jnp.asarray(0.5)
+    )
 
 
 AUDIO = jnp.asarray(effects_cases.test_signal(8192)[0])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -370,7 +371,8 @@ def test_the_command_takes_either_engine(tmp_path, capsys):
         reports[engine]["settings"]["level.gain_db"]["value"] for engine in reports
     )
     # The search widens what little lies between them; on a GPU, to 0.08 dB.
-    assert one == pytest.approx(other, abs=0.2)
+    loose = 0.05 if jax.default_backend() == "cpu" else 0.2
+    assert one == pytest.approx(other, abs=loose)
     capsys.readouterr()
     (tmp_path / "pitch.yaml").write_text("slots: {a: {plugin: PitchShift}}")
     arguments = [str(tmp_path / "in.wav"), "--output", str(tmp_path / "no.wav")]

@@ -215,7 +215,7 @@ def load_parts(
             cache=cache,
         )
 
-    train, valid = sounds("train"), ()
+    train = sounds("train")
     if any(clip.split == "valid" for clip in clips):
         valid = sounds("valid")
     else:
